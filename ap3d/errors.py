@@ -1,0 +1,34 @@
+"""Errors that a user can act on.
+
+Every message says what was wrong with which input and what to do about it, in one line.
+"""
+
+
+class Ap3dError(Exception):
+    """Base of all errors raised on purpose; the command line prints it as one line, without a traceback."""
+
+    exit_status = 2
+
+
+class InputError(Ap3dError):
+    """A prompt, file, option or configuration value is unusable."""
+
+
+class DataFileError(InputError):
+    """A file is missing, truncated, of the wrong kind, or fails its checksum."""
+
+
+class MissingDependencyError(InputError):
+    """An optional package or compiled part is absent; the message names what to install."""
+
+
+class NumericalError(Ap3dError):
+    """A computation produced or was given values that are not finite."""
+
+    exit_status = 1
+
+
+class RunError(Ap3dError):
+    """The run as a whole cannot go on (storage full, cluster lost, lease taken over)."""
+
+    exit_status = 3
