@@ -1,0 +1,262 @@
+"""Configuration: frozen dataclasses, and presets that are values of them.
+
+This module imports neither torch nor diffusers, so that a driver can read a configuration in milliseconds.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ap3d.errors import InputError
+
+
+@dataclass(frozen=True)
+class ModelsConfig:
+    """Which models a preset uses: ``builtin``, a local folder, an fsspec URI or a hub id."""
+
+    diffusion: str = "builtin"
+    controlnet: str | None = None  # None: the ControlNet inside the diffusion folder
+    rig: str = "builtin"
+    shape_prior: str | None = "builtin"  # None: the rig's mean shape
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """The training cameras: a sphere round the head, degrees and world units."""
+
+    radius: float = 2.65
+    fov: float = 20.0
+    elevation_range: tuple[float, float] = (-10.0, 18.0)
+
+
+@dataclass(frozen=True)
+class PortraitConfig:
+    """The `text` start: views sampled by the text-to-image model, mattes, and the hull they carve."""
+
+    full_azimuths: tuple[float, ...] = (0, 22, -22, 48, -48, 80, -80, 115, -115, 150, -150, 180)
+    face_azimuths: tuple[float, ...] = (0, 20, -20, 45, -45)
+    elevation: float = 4.0
+    steps: int = 16
+    guidance_scale: float = 2.0
+    hull_resolution: int = 96
+    hull_agreement: float = 0.88  # share of the views that see a voxel and must count it as foreground
+
+
+@dataclass(frozen=True)
+class GaussiansConfig:
+    """How many Gaussians there are and what keeps them in place."""
+
+    skin_count: int = 15000
+    hair_count: int = 9000
+    clothes_count: int = 2500
+    maximum_count: int = 30000
+    sh_degree: int = 0
+    position_threshold: float = 1.0  # local units beyond the initial offset
+    position_weight: float = 0.01
+    scale_threshold: float = 1.6  # times the initial scale
+    scale_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """The static fit of stage `initialise`."""
+
+    iterations: int = 320
+    views_per_step: int = 2
+    ssim_weight: float = 0.2
+    alpha_weight: float = 0.3
+
+
+@dataclass(frozen=True)
+class WholeConfig:
+    """Interval score matching on the crops and the full frame (stage `whole`)."""
+
+    iterations: int = 100
+    views_per_step: int = 2
+    start_timestep: int = 600
+    end_timestep: int = 60
+    guidance_scale: float = 3.0
+    inversion_steps: int = 2
+    gradient_scale: float = 0.1
+    learning_rate_factor: float = 0.35
+    back_share: float = 0.25
+    densify_at: tuple[int, ...] = (40,)
+    checkpoint_every: int = 25
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """Rounds of render, SDEdit and refit against the cached targets (stage `refine`)."""
+
+    rounds: int = 2
+    full_views: int = 10
+    face_views: int = 8
+    mouth_views: int = 5
+    eye_views: int = 8
+    strength: float = 0.5
+    steps: int = 12
+    guidance_scale: float = 2.0
+    iterations: int = 160
+    views_per_step: int = 2
+    learning_rate_factor: float = 0.5
+
+
+@dataclass(frozen=True)
+class PublishConfig:
+    """Pictures and videos of a finished avatar."""
+
+    size: int = 320
+    fps: int = 25
+    turntable_frames: int = 48
+    talking_seconds: float = 4.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that changes what comes out; executor, workers and threads are not part of it."""
+
+    preset: str = "builtin"
+    portrait: str = "text"
+    models: ModelsConfig = field(default_factory=ModelsConfig)
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    views: PortraitConfig = field(default_factory=PortraitConfig)
+    gaussians: GaussiansConfig = field(default_factory=GaussiansConfig)
+    initialise: FitConfig = field(default_factory=FitConfig)
+    whole: WholeConfig = field(default_factory=WholeConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested values, ready for JSON or YAML."""
+        return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
+
+    @property
+    def config_hash(self) -> str:
+        """Twelve hex digits over every field."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+_SD = "SG161222/Realistic_Vision_V5.1_noVAE"
+_CONTROLNET = "onethousand/AnimPortrait3D_controlnet"
+_SD_MODELS = ModelsConfig(diffusion=_SD, controlnet=_CONTROLNET, dtype="float16")
+
+PRESETS: dict[str, Config] = {
+    "builtin": Config(),
+    "smoke": Config(
+        preset="smoke",
+        views=PortraitConfig(full_azimuths=(0, 60, -60, 120, -120, 180), face_azimuths=(0,), steps=4, hull_resolution=48),
+        gaussians=GaussiansConfig(skin_count=5000, hair_count=2500, clothes_count=800, maximum_count=9000),
+        initialise=FitConfig(iterations=40),
+        whole=WholeConfig(iterations=4, views_per_step=1, inversion_steps=1, densify_at=(2,), checkpoint_every=2),
+        refine=RefineConfig(
+            rounds=1, full_views=2, face_views=2, mouth_views=1, eye_views=2, steps=4, iterations=10
+        ),
+        publish=PublishConfig(size=128, turntable_frames=8, talking_seconds=0.5),
+    ),
+    "draft": Config(
+        preset="draft",
+        models=_SD_MODELS,
+        views=PortraitConfig(steps=20, guidance_scale=6.0, hull_resolution=128),
+        gaussians=GaussiansConfig(
+            skin_count=90000, hair_count=60000, clothes_count=20000, maximum_count=300000, sh_degree=1
+        ),
+        initialise=FitConfig(iterations=1500, views_per_step=4),
+        whole=WholeConfig(iterations=250, start_timestep=300, end_timestep=15, guidance_scale=7.5, inversion_steps=3),
+        refine=RefineConfig(strength=0.3, steps=20, guidance_scale=7.5, iterations=500),
+        publish=PublishConfig(size=800, turntable_frames=120),
+    ),
+    "paper": Config(
+        preset="paper",
+        models=_SD_MODELS,
+        views=PortraitConfig(steps=30, guidance_scale=6.0, hull_resolution=160),
+        gaussians=GaussiansConfig(
+            skin_count=400000, hair_count=150000, clothes_count=80000, maximum_count=2000000, sh_degree=3
+        ),
+        initialise=FitConfig(iterations=3000, views_per_step=1),
+        whole=WholeConfig(
+            iterations=1000, views_per_step=3, start_timestep=300, end_timestep=15, guidance_scale=100.0,
+            inversion_steps=3, back_share=0.3, densify_at=(50, 100), checkpoint_every=100,
+        ),
+        refine=RefineConfig(rounds=1, full_views=60, face_views=60, mouth_views=60, eye_views=60, strength=0.3,
+                            steps=20, guidance_scale=7.5, iterations=750, views_per_step=1),
+        publish=PublishConfig(size=800, turntable_frames=240),
+    ),
+}  # fmt: skip
+
+
+def load_config(
+    preset: str = "builtin", overrides: dict[str, Any] | None = None, file: str | Path | None = None
+) -> Config:
+    """Resolve a preset, then a YAML file, then dotted overrides such as ``{"refine.rounds": 1}``.
+
+    Raises:
+        InputError: unknown preset or field, a value of the wrong type, or an unreadable file.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    values: dict[str, Any] = PRESETS[preset].to_dict()
+    if file is not None:
+        _merge(values, _read_yaml(Path(file)), "")
+    for name, value in (overrides or {}).items():
+        nested: Any = value
+        for part in reversed(name.split(".")):
+            nested = {part: nested}
+        _merge(values, nested, "")
+    return typing.cast(Config, _build(Config, values, ""))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read configuration {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise InputError(f"configuration {path} must hold a mapping of fields")
+    return loaded
+
+
+def _merge(values: dict[str, Any], changes: dict[str, Any], prefix: str) -> None:
+    for key, value in changes.items():
+        if key not in values:
+            raise InputError(f"unknown configuration field {prefix + str(key)!r}; known: {', '.join(values)}")
+        if isinstance(values[key], dict):
+            if not isinstance(value, dict):
+                raise InputError(f"configuration field {prefix + key!r} has fields of its own; set one of them")
+            _merge(values[key], value, f"{prefix}{key}.")
+        else:
+            values[key] = value
+
+
+def _build(kind: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{k: _build(hints[k], v, f"{name}.{k}".strip(".")) for k, v in value.items()})  # type: ignore[operator]
+    return _convert(kind, value, name)
+
+
+def _convert(kind: Any, value: Any, name: str) -> Any:
+    if isinstance(kind, types.UnionType):
+        if value is None or value == "none":
+            return None
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    if typing.get_origin(kind) is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise InputError(f"configuration field {name!r} must be a list, got {value!r}")
+        item_kind = typing.get_args(kind)[0]
+        return tuple(_convert(item_kind, item, name) for item in items)
+    if isinstance(value, bool) or (kind is int and isinstance(value, float) and not value.is_integer()):
+        raise InputError(f"configuration field {name!r} must be a {kind.__name__}, got {value!r}")
+    try:
+        return kind(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"configuration field {name!r} must be a {kind.__name__}, got {value!r}") from error

@@ -1,0 +1,172 @@
+"""One root folder on any fsspec file system: local paths, ``s3://``, ``gs://``, ``memory://``."""
+
+import errno
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from ap3d.errors import DataFileError, InputError, RunError
+
+
+class Store:
+    """Reads and writes below a root. A write is whole or absent; no operation renames across names.
+
+    Args:
+        root: a local path or an fsspec URL. The folder need not exist yet.
+
+    Raises:
+        InputError: the URL's protocol is unknown or its package is not installed.
+    """
+
+    def __init__(self, root: str) -> None:
+        try:
+            self._fs, base = fsspec.core.url_to_fs(str(root), use_listings_cache=False)
+        except (ValueError, ImportError, TypeError) as error:
+            raise InputError(f"cannot open storage {root!r}: {error}") from error
+        self.root = str(root)
+        self.is_local = isinstance(self._fs, LocalFileSystem)
+        self._base = os.path.abspath(base) if self.is_local else base.rstrip("/")
+
+    def path(self, *parts: str) -> str:
+        """The absolute path of a name below the root, in the file system's own form."""
+        return "/".join([self._base, *(p.strip("/") for p in parts if p)])
+
+    def read_bytes(self, path: str) -> bytes:
+        """The content of one file.
+
+        Raises:
+            DataFileError: it does not exist or cannot be read.
+        """
+        with self._translated("read", path, DataFileError):
+            return bytes(self._fs.cat_file(self.path(path)))
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Replace one file; readers see the old or the new content, never a part."""
+        with self._translated("write", path, RunError):
+            if self.is_local:
+                self._write_local(self.path(path), data)
+            else:
+                self._fs.pipe_file(self.path(path), data)
+
+    def exclusive_create(self, path: str, data: bytes) -> bool:
+        """Create a file that nobody else has created; False when it exists already."""
+        with self._translated("create", path, RunError):
+            try:
+                if self.is_local:
+                    self._link_local(self.path(path), data)
+                else:
+                    self._fs.pipe_file(self.path(path), data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+    def exists(self, path: str) -> bool:
+        """Whether a file or folder is there."""
+        self._fs.invalidate_cache()
+        return bool(self._fs.exists(self.path(path)))
+
+    def list(self, prefix: str) -> list[str]:
+        """Names of all files below a folder, relative to the root, sorted; temporary files are left out."""
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.find(self.path(prefix))
+        except FileNotFoundError:
+            return []
+        names = (f[len(self._base) + 1 :] for f in found)
+        return sorted(n for n in names if not n.rsplit("/", 1)[-1].startswith(".tmp-"))
+
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders directly below a folder, without their path, sorted."""
+        self._fs.invalidate_cache()
+        try:
+            entries = self._fs.ls(self.path(prefix), detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
+
+    def open(self, path: str, mode: str = "rb") -> IO[Any]:
+        """A file object for reading, or for writing when no reader can see the file yet."""
+        if "w" in mode and self.is_local:
+            os.makedirs(os.path.dirname(self.path(path)), exist_ok=True)
+        return self._fs.open(self.path(path), mode)
+
+    def delete(self, prefix: str) -> None:
+        """Remove a file or a folder with all below it; absent is fine."""
+        try:
+            self._fs.rm(self.path(prefix), recursive=True)
+        except FileNotFoundError:
+            return
+
+    def read_json(self, path: str) -> Any:
+        """The parsed content of a JSON file.
+
+        Raises:
+            DataFileError: absent or not JSON.
+        """
+        try:
+            return json.loads(self.read_bytes(path))
+        except ValueError as error:
+            raise DataFileError(f"{self.path(path)} is not valid JSON: {error}") from error
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Write a value as indented JSON with sorted keys."""
+        self.write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+    def check_writable(self) -> None:
+        """Make sure that files can be written below the root.
+
+        Raises:
+            InputError: they cannot, with the reason.
+        """
+        probe = f".tmp-probe-{uuid.uuid4().hex}"
+        try:
+            self.write_bytes(probe, b"ap3d")
+            self.delete(probe)
+        except (RunError, OSError) as error:
+            raise InputError(f"cannot write to {self.root!r}: {error}") from error
+
+    def _write_local(self, target: str, data: bytes) -> None:
+        temporary = self._temporary(target, data)
+        try:
+            os.replace(temporary, target)
+        except OSError:
+            os.unlink(temporary)
+            raise
+
+    def _link_local(self, target: str, data: bytes) -> None:
+        temporary = self._temporary(target, data)
+        try:
+            os.link(temporary, target)
+        finally:
+            os.unlink(temporary)
+
+    @staticmethod
+    def _temporary(target: str, data: bytes) -> str:
+        folder, name = os.path.split(target)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f".tmp-{name}-{uuid.uuid4().hex}")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+        except OSError:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+            raise
+        return temporary
+
+    @contextmanager
+    def _translated(self, verb: str, path: str, error_class: type[InputError] | type[RunError]) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise error_class(f"cannot {verb} {self.path(path)}: no such file") from error
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = "the storage is full" if full else error.strerror or str(error)
+            raise error_class(f"cannot {verb} {self.path(path)}: {reason}") from error
