@@ -1,0 +1,99 @@
+"""Density control of bound Gaussians: clone, split and prune by screen-space gradients.
+
+Source: 3DGS (arXiv 2308.04079, section 5); children keep binding, group and their parent's offset.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ap3d.splats.avatar import GaussianAvatar
+from ap3d.splats.frames import TriangleFrames, rotate_by_quaternions
+from ap3d.splats.optimizer import AvatarOptimizer
+
+SPLIT_SHRINK = 1.6
+
+
+@dataclass(frozen=True)
+class DensityRule:
+    """Thresholds of one density step.
+
+    Attributes:
+        gradient: mean screen gradient in normalised device units above which a Gaussian multiplies.
+        split_scale: world sigma above which it is split instead of cloned.
+        minimum_opacity: below it a Gaussian is removed.
+        maximum_scale: world sigma above which it is removed.
+        maximum_count: no growth beyond this number.
+    """
+
+    gradient: float = 2e-4
+    split_scale: float = 0.03
+    minimum_opacity: float = 0.005
+    maximum_scale: float = 0.3
+    maximum_count: int = 30000
+
+
+class ScreenGradients:
+    """Running mean of screen-space gradient norms of the Gaussians that were seen."""
+
+    def __init__(self, count: int) -> None:
+        self.total = torch.zeros(count)
+        self.seen = torch.zeros(count)
+
+    def add(self, gradients: Tensor, radii: Tensor, width: int, height: int) -> None:
+        """Add one rendered batch: pixel gradients ``[B, N, 2]`` and radii ``[B, N]`` (0 means unseen)."""
+        ndc = gradients.detach() * torch.tensor([width / 2, height / 2])
+        visible = radii.detach() > 0
+        self.total += (ndc.norm(dim=2) * visible).sum(0)
+        self.seen += visible.sum(0)
+
+    def mean(self) -> Tensor:
+        """Mean gradient norm ``[N]`` of each Gaussian over the views that saw it."""
+        return self.total / self.seen.clamp(min=1)
+
+
+def control_density(
+    optimizer: AvatarOptimizer,
+    gradients: ScreenGradients,
+    frames: TriangleFrames,
+    rule: DensityRule,
+    generator: torch.Generator,
+) -> tuple[int, int]:
+    """Prune, then clone or split where gradients are large.
+
+    A triangle that owned Gaussians keeps its most opaque one. Returns how many were added and removed.
+    """
+    avatar = optimizer.detached()
+    scale = frames.scale[avatar.binding]
+    world = scale[:, None] * avatar.scaling.exp()
+    alpha = torch.sigmoid(avatar.opacity[:, 0])
+    keep = ~((alpha < rule.minimum_opacity) | (world.amax(1) > rule.maximum_scale))
+    keep |= _strongest_of_each_triangle(avatar.binding, alpha)
+    hot = keep & (gradients.mean() > rule.gradient)
+    room = max(rule.maximum_count - int(keep.sum()), 0)
+    if int(hot.sum()) > room:
+        order = gradients.mean().masked_fill(~hot, -1).argsort(descending=True)
+        hot = torch.zeros_like(hot).index_fill_(0, order[:room], True)
+    split = hot & (world.amax(1) > rule.split_scale)
+    kept, extra = keep.nonzero()[:, 0], hot.nonzero()[:, 0]
+    source = torch.cat([kept, extra])
+    is_new = torch.cat([split[kept], torch.ones(len(extra), dtype=torch.bool)])
+    optimizer.rebuild(source, is_new, _scattered_children(avatar, source, split[source], generator))
+    return len(extra), int((~keep).sum())
+
+
+def _strongest_of_each_triangle(binding: Tensor, alpha: Tensor) -> Tensor:
+    best = torch.full((int(binding.max()) + 1,), -1.0).scatter_reduce(0, binding, alpha, "amax")
+    return alpha >= best[binding]
+
+
+def _scattered_children(
+    avatar: GaussianAvatar, source: Tensor, is_child: Tensor, generator: torch.Generator
+) -> dict[str, Tensor]:
+    xyz, scaling = avatar.xyz[source].clone(), avatar.scaling[source].clone()
+    noise = torch.randn(len(source), 3, generator=generator) * scaling.exp()
+    offsets = rotate_by_quaternions(avatar.rotation[source], noise)
+    xyz[is_child] += offsets[is_child]
+    scaling[is_child] -= torch.log(torch.tensor(SPLIT_SHRINK))
+    return {"xyz": xyz, "scaling": scaling}
