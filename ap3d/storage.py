@@ -13,6 +13,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ap3d.errors import DataFileError, InputError, RunError
 
+Names = list[str]
+
 
 class Store:
     """Reads and writes below a root. A write is whole or absent; no operation renames across names.
@@ -71,7 +73,7 @@ class Store:
         self._fs.invalidate_cache()
         return bool(self._fs.exists(self.path(path)))
 
-    def list(self, prefix: str) -> list[str]:
+    def list(self, prefix: str) -> Names:
         """Names of all files below a folder, relative to the root, sorted; temporary files are left out."""
         self._fs.invalidate_cache()
         try:
@@ -81,7 +83,7 @@ class Store:
         names = (f[len(self._base) + 1 :] for f in found)
         return sorted(n for n in names if not n.rsplit("/", 1)[-1].startswith(".tmp-"))
 
-    def folders(self, prefix: str) -> list[str]:
+    def folders(self, prefix: str) -> Names:
         """Names of the folders directly below a folder, without their path, sorted."""
         self._fs.invalidate_cache()
         try:
