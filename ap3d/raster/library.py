@@ -1,0 +1,115 @@
+"""Finds, or builds once, the C library behind the CPU rasterisers, and says how many threads it may use.
+
+The library has a plain C interface: no torch or Python headers, loaded with ctypes. It comes from the installed
+package ``ap3d_kernels`` when that was built from the very sources beside this file, else it is compiled into the
+user's cache, which is what a source tree uploaded by ``ray job submit --working-dir`` needs.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from ap3d.errors import InputError, MissingDependencyError
+
+SOURCE_DIRECTORY = Path(__file__).parent / "csrc"
+COMPILER_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=default")
+# The tile loops are compiled once for each instruction set and chosen when they run; see csrc/tiles.cpp.
+INSTRUCTION_SETS = {
+    "x86_64": {
+        "base": (),
+        "avx2": ("-mavx2", "-mfma"),
+        "avx512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma"),
+    },
+}
+
+
+def thread_count() -> int:
+    """Threads for one kernel call: ``AP3D_THREADS``, else the CPUs this process may run on."""
+    text = os.environ.get("AP3D_THREADS")
+    if text is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"AP3D_THREADS must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def source_hash() -> str:
+    """Sha256 over the names and digests of the C++ sources; CMakeLists.txt computes the same."""
+    sources = sorted(p for p in SOURCE_DIRECTORY.iterdir() if p.suffix in (".cpp", ".h"))
+    lines = "".join(f"{p.name}:{hashlib.sha256(p.read_bytes()).hexdigest()}\n" for p in sources)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The loaded kernel library.
+
+    Raises:
+        MissingDependencyError: neither an installed ``ap3d_kernels`` nor a C++ compiler was found.
+    """
+    return ctypes.CDLL(str(_installed() or _cached()))
+
+
+def _installed() -> Path | None:
+    try:
+        import ap3d_kernels  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        return None
+    return ap3d_kernels.LIBRARY if source_hash() == ap3d_kernels.SOURCE_HASH else None
+
+
+def _cached() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ap3d"
+    target = cache / f"kernels-{source_hash()[:16]}-{platform.system()}-{platform.machine()}.so".lower()
+    if not target.exists():
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            build_directory = tempfile.mkdtemp(prefix="build-", dir=cache)
+        except OSError as error:
+            raise MissingDependencyError(
+                f"cannot write the kernel cache {cache} ({error.strerror}); set XDG_CACHE_HOME or install ap3d_kernels"
+            ) from None
+        try:
+            os.replace(_compile(Path(build_directory)), target)  # two builders at once: the later one wins, both valid
+        finally:
+            shutil.rmtree(build_directory, ignore_errors=True)
+    return target
+
+
+def _compile(directory: Path) -> Path:
+    """Compile every source in ``csrc``, the tile loops once for each instruction set, and link them."""
+    compiler = _compiler()
+    machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+    sets = INSTRUCTION_SETS.get(machine, {"base": ()})
+    objects = []
+    for source in sorted(SOURCE_DIRECTORY.glob("*.cpp")):
+        for name, flags in sets.items() if source.stem == "tiles" else [("base", ())]:
+            target = directory / f"{source.stem}-{name}.o"
+            _run([*compiler, *COMPILER_FLAGS, *flags, f"-DAP3D_ISA={name}", "-c", str(source), "-o", str(target)])
+            objects.append(str(target))
+    result = directory / "kernels.so"
+    _run([*compiler, "-shared", "-pthread", *objects, "-o", str(result)])
+    return result
+
+
+def _compiler() -> list[str]:
+    for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++"):
+        words = name.split()
+        if words and shutil.which(words[0]):
+            return words
+    raise MissingDependencyError(
+        "the CPU rasteriser is not built and no C++ compiler was found: install the ap3d wheel, or g++ or clang++"
+    )
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        line = next((text for text in done.stderr.splitlines() if "error" in text), done.stderr.strip()[:200])
+        raise MissingDependencyError(f"building the CPU rasteriser with {command[0]} failed: {line}")
