@@ -1,0 +1,205 @@
+"""Runs the stages of one portrait, skips what is finished, and reports one row."""
+
+import resource
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from ap3d.config import Config
+from ap3d.errors import Ap3dError, RunError
+from ap3d.resources import Resources
+from ap3d.stages import STAGES
+from ap3d.stages.base import PortraitJob, Stage, StageContext, StopRequested, stage_fingerprint
+from ap3d.storage import Store
+from ap3d.workspace import Locations, Workspace
+
+__all__ = ["Generator", "PortraitJob", "ProgressEvent"]
+
+
+@dataclass(frozen=True)
+class ProgressEvent:
+    """How far a running stage has come."""
+
+    stage: str
+    step: int
+    steps: int
+
+
+class Generator:
+    """Makes portraits one after another with resident models.
+
+    Args:
+        config: resolved configuration.
+        device: torch device of the diffusion models.
+        threads: CPU threads of this process; None leaves torch's choice.
+
+    Raises:
+        InputError: a model named by the configuration is absent or damaged.
+    """
+
+    def __init__(self, config: Config, device: str = "cpu", threads: int | None = None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        started = time.perf_counter()
+        self.config = config
+        self.resources = Resources.load(config, device)
+        self.load_seconds = time.perf_counter() - started
+
+    def run(
+        self,
+        job: PortraitJob,
+        store: Store,
+        attempt: str,
+        *,
+        keep_work: bool = False,
+        on_progress: Callable[[ProgressEvent], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        locations: Locations | None = None,
+    ) -> dict[str, Any]:
+        """Make one portrait and return its row; an error of this portrait becomes a failed row.
+
+        Args:
+            job: what to make.
+            store: the dataset's root (or a bundle's, with ``locations``).
+            attempt: unique name of this try; outputs of different tries never share a file.
+            keep_work: keep the outputs of the stages after the bundle is published.
+            on_progress: called at each step.
+            should_stop: asked at each step; when true the row's status is ``stopped`` and the work stays resumable.
+            locations: folders; by default those of a dataset.
+
+        Raises:
+            RunError: the storage is full or unreachable, so that no other portrait could succeed either.
+        """
+        where = locations or Locations.in_dataset(job.face_id, self.config.config_hash)
+        workspace = Workspace(store, where, attempt)
+        if (row := workspace.done_row()) is not None:
+            return row
+        run = _Run(self, job, workspace, on_progress, should_stop)
+        row = run.execute()
+        if row["status"] == "done":
+            workspace.write_done(row)
+            if not keep_work:
+                workspace.clear_stages(tuple(s.name for s in STAGES))
+        return row
+
+
+class _Run:
+    """The state of one portrait while its stages run."""
+
+    def __init__(
+        self,
+        owner: Generator,
+        job: PortraitJob,
+        workspace: Workspace,
+        on_progress: Callable[[ProgressEvent], None] | None,
+        should_stop: Callable[[], bool] | None,
+    ) -> None:
+        self.owner, self.job, self.workspace = owner, job, workspace
+        self.on_progress, self.should_stop = on_progress, should_stop
+        self.records: dict[str, dict[str, Any]] = {}
+        self.stage_rows: list[dict[str, Any]] = []
+        self.started = time.time()
+
+    def execute(self) -> dict[str, Any]:
+        try:
+            for stage in STAGES:
+                self._run_stage(stage)
+        except StopRequested:
+            return self._row("stopped", None)
+        except RunError:
+            raise
+        except Exception as error:
+            return self._row("failed", error)
+        return self._row("done", None)
+
+    def _run_stage(self, stage: Stage) -> None:
+        config, resources = self.owner.config, self.owner.resources
+        fingerprint = stage_fingerprint(stage, config, self.job, resources, self.records)
+        record = self.workspace.finished(stage.name, fingerprint)
+        skipped = record is not None
+        if record is None:
+            record = self._make(stage, fingerprint)
+        self.records[stage.name] = record
+        self.stage_rows.append(
+            {
+                "name": stage.name,
+                "status": "done",
+                "seconds": float(record["seconds"]),
+                "skipped": skipped,
+                "peak_memory_mb": float(record["peak_memory_mb"]),
+                "fingerprint": fingerprint,
+            }
+        )
+
+    def _make(self, stage: Stage, fingerprint: str) -> dict[str, Any]:
+        report = lambda step, steps: self._report(stage.name, step, steps)  # noqa: E731
+        report(0, 1)
+        context = StageContext(
+            self.job, self.owner.config, self.owner.resources, self.workspace, self.records, stage.name,
+            fingerprint, report,
+        )  # fmt: skip
+        started = time.perf_counter()
+        result = stage.run(context)
+        details = {
+            "fingerprint": fingerprint,
+            "seed": self.job.seed,
+            "seconds": time.perf_counter() - started,
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "metrics": dict(result.metrics),
+            "notes": dict(result.notes),
+        }
+        commit = self.workspace.commit_bundle if stage.name == "publish" else self.workspace.commit
+        return commit(stage.name, result.outputs, details)
+
+    def _report(self, stage: str, step: int, steps: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(ProgressEvent(stage, step, steps))
+        if self.should_stop is not None and self.should_stop():
+            raise StopRequested
+
+    def _row(self, status: str, error: Exception | None) -> dict[str, Any]:
+        job, config, notes = self.job, self.owner.config, {}
+        metrics: dict[str, float] = {}
+        for record in self.records.values():
+            notes.update(record["notes"])
+            metrics.update({k: float(v) for k, v in record["metrics"].items()})
+        bundle = self.workspace.locations.bundle if status == "done" else None
+        return {
+            "face_id": job.face_id,
+            "config_hash": config.config_hash,
+            "prompt": job.prompt,
+            "completed_prompt": notes.get("completed_prompt"),
+            "abstract_prompt": notes.get("abstract_prompt", job.abstract_prompt),
+            "unknown_words": notes.get("unknown_words", []),
+            "seed": job.seed,
+            "preset": config.preset,
+            "status": status,
+            "error_class": type(error).__name__ if error else None,
+            "error_message": _one_line(error) if error else None,
+            "error_trace": None if error is None or isinstance(error, Ap3dError) else _trace(error),
+            "uri_bundle": bundle,
+            "uri_preview": f"{bundle}/preview.png".lstrip("/") if bundle is not None else None,
+            "attempt": self.workspace.attempt,
+            "started": _timestamp(self.started),
+            "finished": _timestamp(time.time()),
+            "wall_s": time.time() - self.started,
+            "stages": self.stage_rows,
+            "metrics": metrics,
+        }
+
+
+def _timestamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:2000] or type(error).__name__
+
+
+def _trace(error: Exception) -> str:
+    return "".join(traceback.format_exception(error))[-8000:]

@@ -1,0 +1,45 @@
+"""Everything that is loaded once in a process and then borrowed by every stage of every portrait."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ap3d.config import Config
+from ap3d.diffusion.conditions import ConditionBuilder
+from ap3d.diffusion.models import GuidanceModels
+from ap3d.errors import InputError
+from ap3d.rig import load_rig
+from ap3d.rig.protocol import Rig
+from ap3d.training.shape_prior import ShapePrior
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Resident models, immutable."""
+
+    rig: Rig
+    models: GuidanceModels
+    conditions: ConditionBuilder
+    shape_prior: ShapePrior | None
+    device: str
+    fingerprints: dict[str, str]
+
+    @staticmethod
+    def load(config: Config, device: str = "cpu") -> "Resources":
+        """Load what a configuration names.
+
+        Raises:
+            InputError: a model is absent, damaged, or does not fit the others.
+        """
+        dtype = getattr(torch, config.models.dtype, None)
+        if not isinstance(dtype, torch.dtype):
+            raise InputError(f"unknown dtype {config.models.dtype!r}; use float32, float16 or bfloat16")
+        rig = load_rig(config.models.rig)
+        models = GuidanceModels.load(
+            config.models.diffusion, controlnet=config.models.controlnet, device=device, dtype=dtype
+        )
+        prior = ShapePrior.load(config.models.shape_prior) if config.models.shape_prior else None
+        fingerprints = {"rig": rig.sha256, "diffusion": models.fingerprint}
+        if prior is not None:
+            fingerprints["shape_prior"] = prior.fingerprint
+        return Resources(rig, models, ConditionBuilder(rig, models.condition_spec), prior, device, fingerprints)

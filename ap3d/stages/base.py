@@ -1,0 +1,159 @@
+"""What a stage is: declared inputs, a fingerprint, and a function from a context to output files."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any, Protocol
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ap3d.config import Config
+from ap3d.errors import DataFileError
+from ap3d.resources import Resources
+from ap3d.workspace import Workspace
+
+
+class StopRequested(BaseException):
+    """Somebody asked the run to stop; not an error, so no ``except Exception`` may swallow it."""
+
+
+@dataclass(frozen=True)
+class PortraitJob:
+    """One portrait to make.
+
+    Attributes:
+        face_id: name of the portrait, ``[A-Za-z0-9._-]{1,64}``.
+        prompt: what the user asked for.
+        seed: non-negative; fixes everything random.
+        portrait: path of a starting portrait for starts other than `text`.
+        abstract_prompt: age and gender noun for region prompts; None derives it from the prompt.
+    """
+
+    face_id: str
+    prompt: str
+    seed: int = 0
+    portrait: str | None = None
+    abstract_prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """Output files by name, measured numbers, and facts for the row and the bundle."""
+
+    outputs: Mapping[str, bytes]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class StageContext:
+    """What a running stage may use."""
+
+    job: PortraitJob
+    config: Config
+    resources: Resources
+    workspace: Workspace
+    records: dict[str, dict[str, Any]]
+    stage: str
+    fingerprint: str
+    report: Callable[[int, int], None]
+    generator: torch.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.generator = seeded_generator(self.job.seed, self.stage)
+
+    def read(self, stage: str, name: str) -> bytes:
+        """An output of an earlier stage."""
+        return self.workspace.read(self.records[stage], name)
+
+    def read_tensors(self, stage: str, name: str) -> dict[str, Tensor]:
+        """A safetensors output of an earlier stage."""
+        return unpack_tensors(self.read(stage, name), f"{stage}/{name}")
+
+    def notes(self, stage: str) -> dict[str, Any]:
+        """What an earlier stage noted."""
+        return dict(self.records[stage]["notes"])
+
+    def save_checkpoint(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Keep tensors, the step and the generator's state."""
+        state = {**tensors, "step": torch.tensor(step), "generator": self.generator.get_state()}
+        self.workspace.save_checkpoint(self.stage, self.fingerprint, pack_tensors(state))
+
+    def load_checkpoint(self) -> tuple[dict[str, Tensor], int] | None:
+        """What an interrupted run saved; also restores the generator. A damaged checkpoint counts as absent."""
+        data = self.workspace.load_checkpoint(self.stage, self.fingerprint)
+        if data is None:
+            return None
+        try:
+            state = unpack_tensors(data, "checkpoint")
+        except DataFileError:
+            return None
+        self.generator.set_state(state.pop("generator"))
+        return state, int(state.pop("step"))
+
+
+class Stage(Protocol):
+    """One step of making a portrait; a new one is a file and a line in ``STAGES``."""
+
+    name: str
+    version: int  # raised when the output changes for the same inputs
+    inputs: tuple[str, ...]  # earlier stages whose outputs are read
+
+    def settings(self, config: Config) -> Any:
+        """The configuration fields that the output depends on."""
+        ...
+
+    def run(self, context: StageContext) -> StageResult:
+        """Make the outputs."""
+        ...
+
+
+def stage_fingerprint(
+    stage: Stage, config: Config, job: PortraitJob, resources: Resources, records: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Sha256 over all that the stage's output depends on, and over nothing else."""
+    settings = stage.settings(config)
+    parts = {
+        "name": stage.name,
+        "version": stage.version,
+        "settings": _plain(settings),
+        "models": resources.fingerprints,
+        "job": [job.prompt, job.seed, job.abstract_prompt, job.portrait],
+        "inputs": {
+            name: {n: out["sha256"] for n, out in records[name]["outputs"].items()} for name in stage.inputs
+        },
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def seeded_generator(seed: int, purpose: str) -> torch.Generator:
+    """An independent random stream for each purpose of one seed."""
+    digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as the bytes of a safetensors file."""
+    return safetensors.torch.save({name: value.detach().contiguous() for name, value in tensors.items()})
+
+
+def unpack_tensors(data: bytes, name: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file's bytes.
+
+    Raises:
+        DataFileError: truncated or of another kind.
+    """
+    try:
+        return safetensors.torch.load(data)
+    except Exception as error:
+        raise DataFileError(f"{os.path.basename(name)} is not a whole safetensors file: {error}") from error
