@@ -1,0 +1,252 @@
+"""Resident text-to-image models: loaded once in a process, immutable, borrowed by every stage."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ap3d.diffusion.latents import LatentCodec, LinearDecoder
+from ap3d.diffusion.loading import fingerprint, load_component, read_json, resolve_model_folder
+from ap3d.diffusion.prompts import complete_prompt, unknown_words
+from ap3d.errors import DataFileError, InputError, NumericalError
+
+Conditions = Tensor | Sequence[Tensor] | None
+
+
+class GuidanceModels:
+    """UNet, ControlNets, text encoder and autoencoder behind one small face. Build it with :meth:`load`.
+
+    Attributes:
+        alphas_cumprod: ``[T]`` of the noise schedule.
+        condition_spec: the first ControlNet's ``condition.json``, empty where it has none.
+        image_size: pixels of a square picture.
+        latent_shape: ``(C, h, w)``.
+        vocabulary: the words that the text encoder was trained on, or None for an open vocabulary.
+    """
+
+    def __init__(
+        self, folders: list[Path], unet: nn.Module, controlnets: list[nn.Module], text_encoder: nn.Module, tokenizer: Any,
+        codec: LatentCodec, scheduler: Any, condition_spec: dict[str, Any], prompt_spec: dict[str, Any],
+    ) -> None:  # fmt: skip
+        self.folders = folders
+        self.unet, self.controlnets, self.text_encoder = unet, controlnets, text_encoder
+        self.tokenizer, self.codec, self.scheduler = tokenizer, codec, scheduler
+        self.condition_spec, self.prompt_spec = condition_spec, prompt_spec
+        parameter = next(unet.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self.alphas_cumprod = scheduler.alphas_cumprod.to(self.device)
+        self.prediction_type: str = scheduler.config.prediction_type
+        self._texts: dict[str, Tensor] = {}
+
+    @staticmethod
+    def load(
+        spec: str | Path = "builtin", *, controlnet: str | Path | Sequence[str | Path] | None = None,
+        device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
+    ) -> "GuidanceModels":  # fmt: skip
+        """Load a diffusers folder; safetensors only, nothing is downloaded from a hub.
+
+        Args:
+            spec: "builtin", a local folder, an fsspec URI, or the hub id of a fetched model.
+            controlnet: other ControlNets, as ``spec``; None takes ``controlnet/`` inside the folder, if it is there.
+            device: where the networks live.
+            dtype: of weights and activations.
+
+        Raises:
+            DataFileError: a file is missing, truncated, or of another kind.
+            InputError: the model does not exist or its parts do not fit.
+        """
+        from diffusers.models.controlnets.controlnet import ControlNetModel
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        folder = resolve_model_folder(spec)
+        control_folders = _controlnet_folders(folder, controlnet)
+        scheduler = DDIMScheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
+        try:
+            tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
+        except (OSError, ValueError, TypeError) as error:
+            raise DataFileError(f"{folder / 'tokenizer'} is not a CLIP tokenizer") from error
+        vae_folder = folder / "vae"
+        vae = load_component(_vae_class(vae_folder), vae_folder, device, dtype)
+        spec_file, prompt_file = control_folders[:1], folder / "prompts.json"
+        condition_file = spec_file[0] / "condition.json" if spec_file else None
+        models = GuidanceModels(
+            [folder, *(f for f in control_folders if f.parent != folder)],
+            load_component(UNet2DConditionModel, folder / "unet", device, dtype),
+            [load_component(ControlNetModel, f, device, dtype) for f in control_folders],
+            load_component(CLIPTextModel, folder / "text_encoder", device, dtype),
+            tokenizer,
+            LatentCodec(vae, LinearDecoder.load(vae_folder, device, dtype)),
+            scheduler,
+            read_json(condition_file) if condition_file and condition_file.exists() else {},
+            read_json(prompt_file) if prompt_file.exists() else {},
+        )
+        models._check()
+        return models
+
+    def _check(self) -> None:
+        """Refuse parts that do not fit together."""
+        unet = self.unet.config
+        if unet.cross_attention_dim != self.text_encoder.config.hidden_size:
+            raise InputError(f"{self.folders[0]}: the UNet expects text of width {unet.cross_attention_dim}")
+        for net in self.controlnets:
+            if net.config.in_channels != unet.in_channels or net.config.block_out_channels != unet.block_out_channels:
+                raise InputError(f"a ControlNet does not fit the UNet in {self.folders[0]}")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of all weights and configurations."""
+        return fingerprint(self.folders)
+
+    @property
+    def vae_scale(self) -> int:
+        """Pixels along a latent cell."""
+        return int(2 ** (len(self.codec.vae.config.block_out_channels) - 1))
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of the square picture that the UNet was trained on."""
+        return int(self.unet.config.sample_size) * self.vae_scale
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        return int(self.unet.config.in_channels)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """``(C, h, w)`` of one picture's latents."""
+        size = int(self.unet.config.sample_size)
+        return (self.latent_channels, size, size)
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels of the first ControlNet's condition image, 0 without one."""
+        return int(self.controlnets[0].config.conditioning_channels) if self.controlnets else 0
+
+    @property
+    def vocabulary(self) -> frozenset[str] | None:
+        """Words of a closed vocabulary, None for an open one."""
+        listed = self.prompt_spec.get("vocabulary")
+        return frozenset(listed) if listed else None
+
+    @property
+    def knows_negatives(self) -> bool:
+        """Whether negative prompts other than the empty one mean anything to the text encoder."""
+        return self.vocabulary is None
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """Words of a prompt that the model never saw; empty for an open vocabulary."""
+        return unknown_words(prompt, self.vocabulary) if self.vocabulary else []
+
+    def complete_prompt(self, prompt: str, generator: torch.Generator) -> tuple[str, list[str]]:
+        """Words for what a prompt leaves open where the model asks for it: see :func:`prompts.complete_prompt`."""
+        return complete_prompt(prompt, generator) if self.prompt_spec.get("complete") else (prompt, [])
+
+    @torch.no_grad()
+    def encode_prompt(self, texts: Sequence[str]) -> Tensor:
+        """Text embeddings ``[B, L, D]``; remembered, L is the tokenizer's own maximum."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        if new:
+            limit = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+            tokens = self.tokenizer(new, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
+            embedded = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+            self._texts.update(zip(new, embedded, strict=True))
+        return torch.stack([self._texts[text] for text in texts])
+
+    def encode_images(self, pictures: Tensor) -> Tensor:
+        """Pictures ``[B, 3, H, W]`` in 0..1 to scaled latents; differentiable."""
+        return self.codec.encode(pictures.to(self.device, self.dtype))
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Scaled latents to pictures ``[B, 3, H, W]`` float32 in 0..1."""
+        return self.codec.decode(latents.to(self.dtype)).float()
+
+    def predict(
+        self, latents: Tensor, timesteps: int | Tensor, text: Tensor, conditions: Conditions = None, *,
+        guidance_scale: float = 1.0, negative_text: Tensor | None = None, control_scale: float = 1.0,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """What the model thinks of noisy latents: ``(x0, noise)``, each ``[B, C, h, w]``.
+
+        Args:
+            latents: ``[B, C, h, w]``, scaled and noisy.
+            timesteps: training timesteps, one or ``[B]``.
+            text: ``[B, L, D]`` from :meth:`encode_prompt`.
+            conditions: ``[B, channels, H, W]`` in 0..1, one for each ControlNet, or None to run without.
+            guidance_scale: 1 leaves out the second branch; else both branches share one batch.
+            negative_text: ``[B, L, D]`` of the second branch; the empty prompt where None.
+            control_scale: strength of the ControlNets.
+        """
+        batch = len(latents)
+        steps = torch.as_tensor(timesteps, device=self.device).expand(batch)
+        if guidance_scale == 1.0:
+            output = self._network(latents, steps, text, conditions, control_scale)
+        else:
+            negative = self.encode_prompt([""]).expand_as(text) if negative_text is None else negative_text
+            double = lambda t: torch.cat([t, t])  # noqa: E731
+            doubled = [double(c) for c in _listed(conditions)] or None
+            both = self._network(double(latents), double(steps), torch.cat([negative, text]), doubled, control_scale)
+            without, with_text = both.chunk(2)
+            output = without + guidance_scale * (with_text - without)
+        return self.split(latents, steps, output)
+
+    def _network(
+        self, latents: Tensor, steps: Tensor, text: Tensor, conditions: Conditions, control_scale: float
+    ) -> Tensor:
+        """Raw output of UNet plus ControlNets."""
+        latents, text = latents.to(self.dtype), text.to(self.dtype)
+        down: list[Tensor] = []
+        middle: Tensor | None = None
+        for net, condition in zip(self.controlnets, _listed(conditions), strict=False):
+            image = condition.to(self.device, self.dtype)
+            added, added_middle = net(latents, steps, text, image, control_scale, return_dict=False)
+            down = [a + b for a, b in zip(down, added, strict=True)] if down else list(added)
+            middle = added_middle if middle is None else middle + added_middle
+        return self.unet(
+            latents, steps, text, down_block_additional_residuals=down or None,
+            mid_block_additional_residual=middle, return_dict=False,
+        )[0]  # fmt: skip
+
+    def split(self, latents: Tensor, steps: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """``(x0, noise)`` from a raw output, after Salimans & Ho 2022 (arXiv 2202.00512), appendix D."""
+        a = self.alphas_cumprod[steps][:, None, None, None].to(latents)
+        signal, spread = a.sqrt(), (1 - a).sqrt()
+        match self.prediction_type:
+            case "sample":
+                return output, (latents - signal * output) / spread
+            case "v_prediction":
+                return signal * latents - spread * output, spread * latents + signal * output
+            case "epsilon":
+                return (latents - spread * output) / signal.clamp(min=1e-4), output
+        raise NumericalError(f"unknown prediction type {self.prediction_type!r}")
+
+
+def _listed(conditions: Conditions) -> list[Tensor]:
+    if conditions is None:
+        return []
+    return [conditions] if isinstance(conditions, Tensor) else list(conditions)
+
+
+def _controlnet_folders(folder: Path, controlnet: str | Path | Sequence[str | Path] | None) -> list[Path]:
+    if controlnet is None:
+        return [folder / "controlnet"] if (folder / "controlnet").is_dir() else []
+    listed = [controlnet] if isinstance(controlnet, str | Path) else list(controlnet)
+    return [resolve_model_folder(one) for one in listed]
+
+
+def _vae_class(folder: Path) -> Any:
+    name = read_json(folder / "config.json").get("_class_name")
+    if name == "AutoencoderTiny":
+        from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+        return AutoencoderTiny
+    if name == "AutoencoderKL":
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+        return AutoencoderKL
+    raise DataFileError(f"{folder / 'config.json'} names the autoencoder {name!r}; AutoencoderKL and AutoencoderTiny work")
