@@ -24,6 +24,7 @@ class ModelsConfig:
     rig: str = "builtin"
     shape_prior: str | None = "builtin"  # None: the rig's mean shape
     dtype: str = "float32"
+    region_prompts: str = "whole"  # words for eye and mouth crops: the whole prompt, or "abstract" (age and gender)
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,9 @@ class FitConfig:
 class WholeConfig:
     """Interval score matching on the crops and the full frame (stage `whole`)."""
 
-    iterations: int = 100
-    views_per_step: int = 2
+    iterations: int = 60
+    views_per_step: int = 4
+    framings: tuple[str, ...] = ("full", "face", "face", "mouth", "left_eye", "right_eye")
     start_timestep: int = 600
     end_timestep: int = 60
     guidance_scale: float = 3.0
@@ -86,8 +88,8 @@ class WholeConfig:
     gradient_scale: float = 0.1
     learning_rate_factor: float = 0.35
     back_share: float = 0.25
-    densify_at: tuple[int, ...] = (40,)
-    checkpoint_every: int = 25
+    densify_at: tuple[int, ...] = (30,)
+    checkpoint_every: int = 20
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,11 @@ class RefineConfig:
     """Rounds of render, SDEdit and refit against the cached targets (stage `refine`)."""
 
     rounds: int = 2
-    full_views: int = 10
-    face_views: int = 8
-    mouth_views: int = 5
-    eye_views: int = 8
+    expressions: int = 6
+    full_views: int = 12
+    face_views: int = 12
+    mouth_views: int = 6
+    eye_views: int = 6  # of each eye
     strength: float = 0.5
     steps: int = 12
     guidance_scale: float = 2.0
@@ -145,7 +148,7 @@ class Config:
 
 _SD = "SG161222/Realistic_Vision_V5.1_noVAE"
 _CONTROLNET = "onethousand/AnimPortrait3D_controlnet"
-_SD_MODELS = ModelsConfig(diffusion=_SD, controlnet=_CONTROLNET, dtype="float16")
+_SD_MODELS = ModelsConfig(diffusion=_SD, controlnet=_CONTROLNET, dtype="float16", region_prompts="abstract")
 
 PRESETS: dict[str, Config] = {
     "builtin": Config(),
@@ -156,7 +159,7 @@ PRESETS: dict[str, Config] = {
         initialise=FitConfig(iterations=40),
         whole=WholeConfig(iterations=4, views_per_step=1, inversion_steps=1, densify_at=(2,), checkpoint_every=2),
         refine=RefineConfig(
-            rounds=1, full_views=2, face_views=2, mouth_views=1, eye_views=2, steps=4, iterations=10
+            rounds=1, expressions=2, full_views=2, face_views=2, mouth_views=1, eye_views=1, steps=4, iterations=10
         ),
         publish=PublishConfig(size=128, turntable_frames=8, talking_seconds=0.5),
     ),
@@ -184,7 +187,8 @@ PRESETS: dict[str, Config] = {
             iterations=1000, views_per_step=3, start_timestep=300, end_timestep=15, guidance_scale=100.0,
             inversion_steps=3, back_share=0.3, densify_at=(50, 100), checkpoint_every=100,
         ),
-        refine=RefineConfig(rounds=1, full_views=60, face_views=60, mouth_views=60, eye_views=60, strength=0.3,
+        refine=RefineConfig(rounds=1, expressions=60, full_views=60, face_views=60, mouth_views=60,
+                            eye_views=60, strength=0.3,
                             steps=20, guidance_scale=7.5, iterations=750, views_per_step=1),
         publish=PublishConfig(size=800, turntable_frames=240),
     ),

@@ -12,9 +12,10 @@ import torch
 
 from ap3d.config import Config
 from ap3d.errors import Ap3dError, RunError
+from ap3d.portrait_job import PortraitJob
 from ap3d.resources import Resources
 from ap3d.stages import STAGES
-from ap3d.stages.base import PortraitJob, Stage, StageContext, StopRequested, stage_fingerprint
+from ap3d.stages.base import Stage, StageContext, StopRequested, stage_fingerprint
 from ap3d.storage import Store
 from ap3d.workspace import Locations, Workspace
 

@@ -23,6 +23,7 @@ class Resources:
     shape_prior: ShapePrior | None
     device: str
     fingerprints: dict[str, str]
+    licences: dict[str, str]
 
     @staticmethod
     def load(config: Config, device: str = "cpu") -> "Resources":
@@ -42,4 +43,6 @@ class Resources:
         fingerprints = {"rig": rig.sha256, "diffusion": models.fingerprint}
         if prior is not None:
             fingerprints["shape_prior"] = prior.fingerprint
-        return Resources(rig, models, ConditionBuilder(rig, models.condition_spec), prior, device, fingerprints)
+        licences = {"rig": rig.licence, "diffusion": models.licence}
+        builder = ConditionBuilder(rig, models.condition_spec)
+        return Resources(rig, models, builder, prior, device, fingerprints, licences)

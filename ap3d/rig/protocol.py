@@ -81,6 +81,7 @@ class Rig(Protocol):
     default_scale: float
     default_translation: Tensor  # [3]
     sha256: str  # of the file(s) the rig was read from
+    licence: str  # of the rig's data
 
     def vertices(self, params: RigParams) -> Tensor:
         """Posed vertices ``[B, V, 3]`` in world units."""

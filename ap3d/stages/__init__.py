@@ -1,1 +1,12 @@
+"""The stages of one portrait, in order. A new stage is a file and a line here."""
 
+from ap3d.stages.base import Stage
+from ap3d.stages.initialise import InitialiseStage
+from ap3d.stages.portrait import PortraitStage
+from ap3d.stages.publish import PublishStage
+from ap3d.stages.refine import RefineStage
+from ap3d.stages.whole import WholeStage
+
+__all__ = ["STAGES", "Stage"]
+
+STAGES: tuple[Stage, ...] = (PortraitStage(), InitialiseStage(), WholeStage(), RefineStage(), PublishStage())

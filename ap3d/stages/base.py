@@ -2,42 +2,23 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, Protocol
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from ap3d.config import Config
 from ap3d.errors import DataFileError
+from ap3d.portrait_job import PortraitJob
 from ap3d.resources import Resources
+from ap3d.tensor_files import pack_tensors, unpack_tensors
 from ap3d.workspace import Workspace
 
 
 class StopRequested(BaseException):
     """Somebody asked the run to stop; not an error, so no ``except Exception`` may swallow it."""
-
-
-@dataclass(frozen=True)
-class PortraitJob:
-    """One portrait to make.
-
-    Attributes:
-        face_id: name of the portrait, ``[A-Za-z0-9._-]{1,64}``.
-        prompt: what the user asked for.
-        seed: non-negative; fixes everything random.
-        portrait: path of a starting portrait for starts other than `text`.
-        abstract_prompt: age and gender noun for region prompts; None derives it from the prompt.
-    """
-
-    face_id: str
-    prompt: str
-    seed: int = 0
-    portrait: str | None = None
-    abstract_prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,20 +121,3 @@ def seeded_generator(seed: int, purpose: str) -> torch.Generator:
     """An independent random stream for each purpose of one seed."""
     digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-
-
-def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as the bytes of a safetensors file."""
-    return safetensors.torch.save({name: value.detach().contiguous() for name, value in tensors.items()})
-
-
-def unpack_tensors(data: bytes, name: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file's bytes.
-
-    Raises:
-        DataFileError: truncated or of another kind.
-    """
-    try:
-        return safetensors.torch.load(data)
-    except Exception as error:
-        raise DataFileError(f"{os.path.basename(name)} is not a whole safetensors file: {error}") from error

@@ -1,0 +1,89 @@
+"""The ``ap3d`` command: one avatar at a time. Heavy packages are imported by the command that needs them."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ap3d import __version__
+from ap3d.errors import Ap3dError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except Ap3dError as error:
+        print(f"ap3d: {error}", file=sys.stderr)
+        return error.exit_status
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        print("ap3d: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ap3d", description="Text prompts to animatable 3D Gaussian head avatars.")
+    parser.add_argument("--version", action="version", version=f"ap3d {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_generate(commands)
+    _add_animate(commands)
+    _add_inspect(commands)
+    return parser
+
+
+def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    generate = commands.add_parser("generate", help="make one avatar from a prompt")
+    generate.add_argument("prompt", help='for example "an old man with short gray hair, wearing a blue shirt"')
+    generate.add_argument("--out", required=True, metavar="DIR", help="folder of the bundle; its work lies in DIR/.work")
+    generate.add_argument("--preset", default="builtin", help="smoke, builtin (default), draft or paper")
+    generate.add_argument("--config", metavar="FILE", help="YAML file with fields that replace the preset's")
+    generate.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="replace one field, e.g. refine.rounds=1")
+    generate.add_argument("--seed", type=int, default=0, help="non-negative; fixes everything random")
+    generate.add_argument("--threads", type=int, default=None, help="CPU threads (default: all cores of this process)")
+    generate.add_argument("--device", default=None, help="torch device (default: cuda when there is one)")
+    generate.add_argument("--keep-work", action="store_true", help="keep what the stages wrote")
+    generate.set_defaults(run=_generate)
+
+
+def _add_animate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    animate = commands.add_parser("animate", help="render a bundle along a motion")
+    animate.add_argument("bundle", help="folder of an avatar bundle")
+    animate.add_argument("--motion", default="talk", help="ARKit-52 CSV file, or 'talk' (default): the built-in talking and blinking")
+    animate.add_argument("--out", required=True, metavar="FILE.mp4")
+    animate.add_argument("--size", type=int, default=512, help="side of the picture in pixels, even")
+    animate.add_argument("--fps", type=float, default=None, help="frames per second (default: the motion's own)")
+    animate.add_argument("--seconds", type=float, default=4.0, help="length of the built-in motion")
+    animate.add_argument("--azimuth", type=float, default=0.0, help="camera, degrees to the subject's left")
+    animate.add_argument("--seed", type=int, default=0, help="of the built-in motion")
+    animate.set_defaults(run=_animate)
+
+
+def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    inspect = commands.add_parser("inspect", help="say what a bundle holds")
+    inspect.add_argument("bundle", help="folder of an avatar bundle")
+    inspect.add_argument("--json", action="store_true", help="print avatar.json")
+    inspect.set_defaults(run=_inspect)
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from ap3d.commands.generate import generate
+
+    return generate(options)
+
+
+def _animate(options: argparse.Namespace) -> int:
+    from ap3d.commands.animate import animate
+
+    return animate(options)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from ap3d.commands.inspect import inspect
+
+    return inspect(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

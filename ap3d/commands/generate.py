@@ -1,0 +1,104 @@
+"""``ap3d generate``: one prompt to one bundle."""
+
+import argparse
+import sys
+import uuid
+from collections.abc import Callable
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ap3d.config import Config, load_config
+from ap3d.errors import DataFileError, InputError
+from ap3d.portrait_job import PortraitJob, checked_prompt, checked_seed, content_id
+from ap3d.storage import Store
+from ap3d.workspace import Locations, Workspace
+
+
+def generate(options: argparse.Namespace) -> int:
+    """Make one avatar; returns 0, or 1 when the portrait failed."""
+    config = load_config(options.preset, parse_overrides(options.set), options.config)
+    prompt, seed = checked_prompt(options.prompt), checked_seed(options.seed)
+    if options.threads is not None and options.threads < 1:
+        raise InputError(f"--threads must be at least 1, got {options.threads}")
+    job = PortraitJob(content_id(prompt, seed), prompt, seed)
+    store = Store(options.out)
+    where = Locations.single(job.face_id, config.config_hash)
+    _refuse_another_bundle(store, job, config)
+    store.check_writable()
+    if (row := Workspace(store, where, "").done_row()) is None:
+        row = _run(options, config, job, store, where)
+    return _say(row, options.out)
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, object]:
+    """``FIELD=VALUE`` pairs with YAML values.
+
+    Raises:
+        InputError: a pair without ``=`` or an unreadable value.
+    """
+    out: dict[str, object] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name:
+            raise InputError(f"--set needs FIELD=VALUE, got {pair!r}")
+        try:
+            out[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {name}: cannot read the value {value!r}") from error
+    return out
+
+
+def _run(options: argparse.Namespace, config: Config, job: PortraitJob, store: Store, where: Locations) -> dict:  # type: ignore[type-arg]
+    import torch
+
+    from ap3d.pipeline import Generator, ProgressEvent
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:<11}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bars: dict[str, int] = {}
+        loading = progress.add_task("models", total=1)
+        generator = Generator(config, device, options.threads)
+        progress.update(loading, completed=1)
+
+        def show(event: ProgressEvent) -> None:
+            if event.stage not in bars:
+                bars[event.stage] = progress.add_task(event.stage, total=event.steps)
+                _plain(console, f"stage {event.stage}")
+            progress.update(bars[event.stage], completed=event.step, total=event.steps)  # type: ignore[arg-type]
+
+        return generator.run(
+            job, store, uuid.uuid4().hex[:8], keep_work=options.keep_work, on_progress=show, locations=where
+        )
+
+
+def _plain(console: Console, line: str, emit: Callable[[str], object] = print) -> None:
+    if not console.is_terminal:
+        emit(line)
+        sys.stdout.flush()
+
+
+def _refuse_another_bundle(store: Store, job: PortraitJob, config: Config) -> None:
+    """A folder that holds another avatar is not overwritten."""
+    try:
+        facts = store.read_json("avatar.json")
+    except DataFileError:
+        return
+    held = (facts.get("prompt"), facts.get("seed"), facts.get("config_hash"))
+    if held != (job.prompt, job.seed, config.config_hash):
+        raise InputError(f"{store.root} holds another avatar ({facts.get('prompt')!r}); choose another --out or remove it")
+
+
+def _say(row: dict, out: str) -> int:  # type: ignore[type-arg]
+    if row["status"] != "done":
+        print(f"ap3d: the portrait failed ({row['error_class']}): {row['error_message']}", file=sys.stderr)
+        if row.get("error_trace"):
+            print(row["error_trace"], file=sys.stderr)
+        return 1
+    if row["unknown_words"]:
+        print(f"words that the model has never seen: {', '.join(row['unknown_words'])}")
+    print(f"{out}: {row['completed_prompt']!r} in {row['wall_s']:.0f} s; look at {out.rstrip('/')}/sheet.png")
+    return 0

@@ -1,0 +1,44 @@
+"""``ap3d inspect``: what a bundle holds and what it cost."""
+
+import argparse
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from ap3d.errors import DataFileError
+from ap3d.splats.bundle import check_facts
+from ap3d.storage import Store
+
+FIELDS = (
+    "face_id", "prompt", "completed_prompt", "abstract_prompt", "unknown_words", "seed", "preset", "config_hash", "rig",
+    "expression_basis", "sh_degree", "groups", "licences",
+)  # fmt: skip
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Print a bundle's description and files."""
+    store = Store(options.bundle)
+    if not store.exists("avatar.json"):
+        raise DataFileError(f"{options.bundle} is not an avatar bundle: it holds no avatar.json")
+    facts = store.read_json("avatar.json")
+    check_facts(facts, options.bundle)
+    if options.json:
+        print(json.dumps(facts, indent=1, sort_keys=True))
+        return 0
+    table = Table(show_header=False, box=None)
+    for name in FIELDS:
+        table.add_row(name, _shown(facts.get(name)))
+    for name, value in sorted(facts.get("metrics", {}).items()):
+        table.add_row(f"metric {name}", f"{value:.4g}")
+    for name in store.list(""):
+        if not name.startswith("."):
+            table.add_row(f"file {name}", f"{len(store.read_bytes(name)):,} bytes")
+    Console(highlight=False, markup=False).print(table)
+    return 0
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

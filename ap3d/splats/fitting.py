@@ -1,0 +1,113 @@
+"""Fits an avatar to pictures of known cameras and expressions by gradient descent on the rasteriser."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ap3d.cameras import Cameras
+from ap3d.config import GaussiansConfig
+from ap3d.errors import NumericalError
+from ap3d.metrics.ssim import ssim
+from ap3d.raster.splats import rasterize_splats
+from ap3d.splats.avatar import GaussianAvatar, Group, position_penalty, scale_penalty
+from ap3d.splats.frames import TriangleFrames
+from ap3d.splats.optimizer import AvatarOptimizer
+
+
+@dataclass(frozen=True)
+class TargetViews:
+    """Pictures of one expression.
+
+    Attributes:
+        frames: triangle frames of the posed mesh.
+        cameras: ``B`` cameras of one size.
+        images: ``[B, 3, H, W]`` over the background.
+        alpha: ``[B, 1, H, W]``, or None where it is unknown.
+        weights: ``[B]`` importance of each picture.
+    """
+
+    frames: TriangleFrames
+    cameras: Cameras
+    images: Tensor
+    alpha: Tensor | None
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Weights of the fit's loss and its length."""
+
+    iterations: int
+    views_per_step: int
+    background: Tensor
+    ssim_weight: float = 0.2
+    alpha_weight: float = 0.3
+    first_factor: float = 1.0
+    last_factor: float = 0.15
+
+
+def fit(
+    optimizer: AvatarOptimizer,
+    targets: Sequence[TargetViews],
+    neutral: TriangleFrames,
+    gaussians: GaussiansConfig,
+    settings: FitSettings,
+    generator: torch.Generator,
+    report: Callable[[int, int], None],
+    frozen_groups: tuple[Group, ...] = (),
+) -> float:
+    """Run the fit in place; learning rates fall geometrically. Returns the mean loss of the last tenth.
+
+    Raises:
+        NumericalError: the loss is not finite.
+    """
+    losses: list[float] = []
+    frozen = frozen_mask(optimizer.avatar, frozen_groups)
+    counts = torch.tensor([float(len(t.cameras)) for t in targets])
+    for step in range(settings.iterations):
+        progress = step / max(settings.iterations - 1, 1)
+        optimizer.set_factor(settings.first_factor * (settings.last_factor / settings.first_factor) ** progress)
+        target = targets[int(torch.multinomial(counts, 1, generator=generator))]
+        chosen = torch.randperm(len(target.cameras), generator=generator)[: settings.views_per_step]
+        loss = _view_loss(optimizer.avatar, target, chosen, neutral, settings)
+        penalty = penalties(optimizer.avatar, gaussians)
+        (loss + penalty).backward()
+        optimizer.step(frozen)
+        losses.append(float(loss.detach()))
+        if not losses[-1] < float("inf"):
+            raise NumericalError(f"the fit diverged at iteration {step}: loss {losses[-1]}")
+        report(step + 1, settings.iterations)
+    tail = losses[-max(len(losses) // 10, 1) :]
+    return sum(tail) / len(tail) if tail else 0.0
+
+
+def frozen_mask(avatar: GaussianAvatar, groups: tuple[Group, ...]) -> Tensor | None:
+    """Mask ``[N]`` of the Gaussians of some groups, or None when there are none."""
+    if not groups:
+        return None
+    return torch.isin(avatar.group, torch.tensor([int(g) for g in groups]))
+
+
+def penalties(avatar: GaussianAvatar, gaussians: GaussiansConfig) -> Tensor:
+    """Weighted position and scale regularisers."""
+    return gaussians.position_weight * position_penalty(
+        avatar, gaussians.position_threshold
+    ) + gaussians.scale_weight * scale_penalty(avatar, gaussians.scale_threshold)
+
+
+def _view_loss(
+    avatar: GaussianAvatar, target: TargetViews, chosen: Tensor, neutral: TriangleFrames, settings: FitSettings
+) -> Tensor:
+    splats = avatar.pose(target.frames, neutral)
+    rendered = rasterize_splats(splats, target.cameras[chosen], sh_degree=avatar.sh_degree)
+    image, truth = rendered.over(settings.background), target.images[chosen]
+    weights = target.weights[chosen]
+    difference = (image - truth).abs().mean((1, 2, 3))
+    loss = (1 - settings.ssim_weight) * (difference * weights).mean()
+    loss = loss + settings.ssim_weight * weights.mean() * (1 - ssim(image, truth))
+    if target.alpha is not None:
+        error = (rendered.alpha - target.alpha[chosen]).abs().mean((1, 2, 3))
+        loss = loss + settings.alpha_weight * (error * weights).mean()
+    return loss

@@ -1,0 +1,148 @@
+"""The first Gaussians: on the rig's surface, and between skin and hull for hair and clothes."""
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from ap3d.rig.protocol import Rig
+from ap3d.rig.regions import Label, point_labels
+from ap3d.splats.avatar import SH_C0, GaussianAvatar, Group
+from ap3d.splats.frames import TriangleFrames, triangle_frames
+
+# How much denser than average a region is sampled, by area.
+REGION_DENSITY = {
+    "scalp": 0.6, "face": 2.0, "ears": 1.2, "left_eye": 3.0, "right_eye": 3.0, "lids": 4.0, "lips": 4.0,
+    "teeth": 2.0, "tongue": 1.0, "mouth": 0.8, "neck": 1.2, "torso": 0.7,
+}  # fmt: skip
+COVERAGE = 0.7  # sigma over mean spacing: opaque skin without holes
+FLATNESS = 0.15  # sigma along the normal over sigma along the surface
+SKIN_OPACITY, SEED_OPACITY = 0.97, 0.3
+# Anatomy that no view of a closed mouth shows; later stages refine it.
+PAINT = {
+    Label.TEETH: (0.93, 0.90, 0.84),
+    Label.TONGUE: (0.75, 0.36, 0.36),
+    Label.MOUTH: (0.28, 0.09, 0.09),
+}
+
+
+def surface_avatar(rig: Rig, vertices: Tensor, count: int, generator: torch.Generator) -> GaussianAvatar:
+    """Flat opaque Gaussians spread over the rig's surface, denser where people look.
+
+    Args:
+        rig: its faces and regions.
+        vertices: ``[V, 3]`` posed mesh.
+        count: number of Gaussians.
+        generator: draws positions.
+    """
+    frames = triangle_frames(vertices, rig.faces)
+    corners = vertices[rig.faces]
+    area = 0.5 * torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=1)
+    density = torch.ones(len(rig.faces))
+    for name, factor in REGION_DENSITY.items():
+        density[rig.regions[name]] = factor
+    cumulative = torch.cumsum(area.double() * density, 0)
+    # Systematic sampling: every stretch of equal weight receives exactly one point.
+    offset = torch.rand((), generator=generator, dtype=torch.float64)
+    positions = (torch.arange(count, dtype=torch.float64) + offset) * cumulative[-1] / count
+    binding = torch.searchsorted(cumulative, positions).clamp(max=len(rig.faces) - 1)
+    weights = _barycentric(count, generator)
+    points = (corners[binding] * weights[..., None]).sum(1)
+    spacing = (cumulative[-1].float() / (count * density[binding])).sqrt()
+    template = (rig.template[rig.faces[binding]] * weights[..., None]).sum(1)
+    labels = point_labels(rig, binding, template)
+    avatar = bind(points, binding, frames, spacing * COVERAGE, FLATNESS, SKIN_OPACITY, _groups(labels))
+    return _painted(avatar, labels)
+
+
+def hull_seeds(rig: Rig, vertices: Tensor, hull_points: Tensor, surface: Tensor, surface_binding: Tensor,
+               clearance: float) -> dict[Group, tuple[Tensor, Tensor]]:  # fmt: skip
+    """Sort the points of a hull's shell that lie outside the skin into hair and clothes, with their triangles.
+
+    Args:
+        rig: its faces, regions and labels.
+        vertices: ``[V, 3]`` posed mesh.
+        hull_points: ``[M, 3]`` world positions.
+        surface: ``[N, 3]`` points on the rig.
+        surface_binding: ``[N]`` their triangles.
+        clearance: distance from the skin, in world units, from which on a point is hair or cloth.
+    """
+    frames = triangle_frames(vertices, rig.faces)
+    distance, nearest = cKDTree(surface.numpy()).query(hull_points.numpy())
+    triangle = surface_binding[torch.from_numpy(nearest)]
+    height = ((hull_points - surface[torch.from_numpy(nearest)]) * frames.rotation[triangle][:, :, 1]).sum(1)
+    outside = (torch.from_numpy(distance).float() > clearance) & (height > 0.5 * clearance)
+    points, triangle, gap = hull_points[outside], triangle[outside], torch.from_numpy(distance).float()[outside]
+    centre = rig.template[rig.faces[triangle]].mean(1)
+    labels = point_labels(rig, triangle, centre)
+    is_cloth = (labels == Label.CLOTHES) & (gap < 4 * clearance)
+    is_beard = labels == Label.BEARD
+    hair_triangle = torch.where(is_beard, triangle, _nearest_face(rig.regions["scalp"], frames, points))
+    return {
+        Group.HAIR: (points[~is_cloth], hair_triangle[~is_cloth]),
+        Group.CLOTHES: (points[is_cloth], triangle[is_cloth]),
+    }
+
+
+def seeds_avatar(
+    points: Tensor, binding: Tensor, frames: TriangleFrames, voxel: float, count: int, group: Group,
+    generator: torch.Generator,
+) -> GaussianAvatar:  # fmt: skip
+    """Round, half transparent Gaussians jittered round seed points; at most ``count``, at most four a seed."""
+    wanted = min(count, 4 * len(points))
+    order = torch.randperm(len(points), generator=generator)
+    chosen = order.repeat(wanted // max(len(points), 1) + 1)[:wanted]
+    jitter = (torch.rand(wanted, 3, generator=generator) - 0.5) * voxel
+    spacing = voxel * (len(points) / max(wanted, 1)) ** 0.5
+    group_ids = torch.full((wanted,), int(group))
+    return bind(
+        points[chosen] + jitter, binding[chosen], frames, torch.full((wanted,), COVERAGE * spacing), 1.0,
+        SEED_OPACITY, group_ids,
+    )  # fmt: skip
+
+
+def bind(
+    points: Tensor, binding: Tensor, frames: TriangleFrames, sigma: Tensor, flatness: float, opacity: float,
+    group: Tensor,
+) -> GaussianAvatar:  # fmt: skip
+    """Grey Gaussians at world points in the frames of their triangles."""
+    rotation, scale = frames.rotation[binding], frames.scale[binding]
+    local = (rotation.transpose(1, 2) @ (points - frames.origin[binding])[..., None])[..., 0] / scale[:, None]
+    sizes = torch.log(sigma / scale)[:, None].repeat(1, 3)
+    sizes[:, 1] += torch.log(torch.tensor(flatness))
+    count = len(points)
+    identity = torch.zeros(count, 4)
+    identity[:, 0] = 1
+    return GaussianAvatar(
+        xyz=local, rotation=identity, scaling=sizes,
+        opacity=torch.full((count, 1), float(np.log(opacity / (1 - opacity)))),
+        f_dc=torch.zeros(count, 3), f_rest=torch.zeros(count, 0, 3), binding=binding, group=group.long(),
+        initial_xyz=local.clone(), initial_scaling=sizes.clone(),
+    )  # fmt: skip
+
+
+def _barycentric(count: int, generator: torch.Generator) -> Tensor:
+    u = torch.rand(count, 2, generator=generator)
+    root = u[:, 0].sqrt()
+    return torch.stack([1 - root, root * (1 - u[:, 1]), root * u[:, 1]], 1)
+
+
+def _groups(labels: Tensor) -> Tensor:
+    groups = torch.full_like(labels, int(Group.SKIN))
+    for label in (Label.TEETH, Label.TONGUE, Label.MOUTH):
+        groups[labels == label] = int(Group.TEETH)
+    for label in (Label.SCLERA, Label.IRIS, Label.PUPIL):
+        groups[labels == label] = int(Group.EYES)
+    groups[labels == Label.CLOTHES] = int(Group.CLOTHES)
+    return groups
+
+
+def _painted(avatar: GaussianAvatar, labels: Tensor) -> GaussianAvatar:
+    for label, colour in PAINT.items():
+        avatar.f_dc[labels == label] = (torch.tensor(colour) - 0.5) / SH_C0
+    return avatar
+
+
+def _nearest_face(allowed: Tensor, frames: TriangleFrames, points: Tensor) -> Tensor:
+    _, index = cKDTree(frames.origin[allowed].numpy()).query(points.numpy())
+    return allowed[torch.from_numpy(np.asarray(index))]

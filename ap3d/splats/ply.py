@@ -1,0 +1,90 @@
+"""Gaussian PLY files: the triangle-local one of a bundle, and the world one that 3DGS viewers open."""
+
+import io
+
+import numpy as np
+import torch
+from plyfile import PlyData, PlyElement
+from torch import Tensor
+
+from ap3d.errors import DataFileError
+from ap3d.raster.splats import Splats
+from ap3d.splats.avatar import GaussianAvatar, Group
+
+MASKS = {
+    "hair_points_mask": Group.HAIR,
+    "clothes_points_mask": Group.CLOTHES,
+    "smplx_points_mask": Group.SKIN,
+    "teeth_points_mask": Group.TEETH,
+    "eye_region_points_mask": Group.EYES,
+}
+_COMMON = ["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2"]
+_SHAPE = ["opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
+
+
+def write_local(avatar: GaussianAvatar) -> bytes:
+    """The triangle-local PLY in AnimPortrait3D's property order; ``f_rest`` channel-major, as many as are kept."""
+    rest = avatar.f_rest.detach().transpose(1, 2).reshape(len(avatar), -1)
+    masks = torch.stack([avatar.group == int(g) for g in MASKS.values()], 1).float()
+    columns = [avatar.xyz, avatar.f_dc, rest, avatar.opacity, avatar.scaling, avatar.rotation]
+    table = torch.cat([*(c.detach() for c in columns), avatar.binding[:, None].float(), masks], 1)
+    names = [*_COMMON, *(f"f_rest_{i}" for i in range(rest.shape[1])), *_SHAPE, "binding_0", *MASKS]
+    return _write(table, names)
+
+
+def read_local(data: bytes) -> GaussianAvatar:
+    """The avatar of a triangle-local PLY.
+
+    Raises:
+        DataFileError: not such a file.
+    """
+    vertex = _vertices(data)
+    names = {p.name for p in vertex.properties}
+    missing = set(_COMMON + _SHAPE + ["binding_0"]) - names
+    if missing:
+        raise DataFileError(f"this PLY is not bound to a rig: it lacks {', '.join(sorted(missing))}")
+    column = lambda *n: torch.from_numpy(np.stack([np.asarray(vertex[k], np.float32) for k in n], 1))  # noqa: E731
+    rest = sorted((n for n in names if n.startswith("f_rest_")), key=lambda n: int(n[7:]))
+    count = len(vertex)
+    f_rest = column(*rest).reshape(count, 3, -1).transpose(1, 2).contiguous() if rest else torch.zeros(count, 0, 3)
+    group = torch.zeros(count, dtype=torch.int64)
+    for name, value in MASKS.items():
+        if name in names:
+            group[column(name)[:, 0] > 0.5] = int(value)
+    xyz, scaling = column("x", "y", "z"), column("scale_0", "scale_1", "scale_2")
+    return GaussianAvatar(
+        xyz, column("rot_0", "rot_1", "rot_2", "rot_3"), scaling, column("opacity"),
+        column("f_dc_0", "f_dc_1", "f_dc_2"), f_rest, column("binding_0")[:, 0].long(), group,
+        xyz.clone(), scaling.clone(),
+    )  # fmt: skip
+
+
+def write_world(splats: Splats) -> bytes:
+    """A standard 3DGS PLY in world axes: x y z, normals, colours, opacity logit, log scales, quaternion."""
+    rest = splats.sh[:, 1:].transpose(1, 2).reshape(len(splats.means), -1)
+    alpha = splats.opacities.clamp(1e-6, 1 - 1e-6)
+    quaternions = torch.nn.functional.normalize(splats.quaternions, dim=1)
+    table = torch.cat(
+        [
+            splats.means, torch.zeros_like(splats.means), splats.sh[:, 0], rest,
+            torch.log(alpha / (1 - alpha))[:, None], splats.scales.clamp(min=1e-9).log(), quaternions,
+        ],
+        1,
+    )  # fmt: skip
+    names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"]
+    return _write(table, [*names, *(f"f_rest_{i}" for i in range(rest.shape[1])), *_SHAPE])
+
+
+def _write(table: Tensor, names: list[str]) -> bytes:
+    array = np.ascontiguousarray(table.detach().numpy().astype("<f4"))
+    structured = array.view([(n, "<f4") for n in names])[:, 0]
+    buffer = io.BytesIO()
+    PlyData([PlyElement.describe(structured, "vertex")], byte_order="<").write(buffer)
+    return buffer.getvalue()
+
+
+def _vertices(data: bytes) -> PlyElement:
+    try:
+        return PlyData.read(io.BytesIO(data))["vertex"]
+    except Exception as error:
+        raise DataFileError(f"this is not a whole PLY file: {error}") from error

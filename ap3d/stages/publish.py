@@ -1,0 +1,113 @@
+"""Stage `publish`: the avatar bundle with its pictures and videos."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ap3d import __version__
+from ap3d.animation import bundle_camera, motion_frames, render, turntable_frames
+from ap3d.config import Config
+from ap3d.motion.expressions import ExpressionSampler
+from ap3d.motion.procedural import talking
+from ap3d.pictures import contact_sheet, mp4_bytes, png_bytes
+from ap3d.splats.avatar import Group
+from ap3d.splats.bundle import SCHEMA_VERSION, Bundle, facts_bytes
+from ap3d.splats.frames import triangle_frames
+from ap3d.splats.ply import write_local, write_world
+from ap3d.stages.base import StageContext, StageResult, seeded_generator
+from ap3d.stages.initialise import read_avatar, read_params
+from ap3d.tensor_files import pack_tensors
+
+SHEET_EXPRESSIONS = ("neutral", "open", "smile", "blink", "frown", "surprise")
+SHEET_AZIMUTHS = (0.0, 35.0, -80.0, 180.0)
+
+
+class PublishStage:
+    """Writes what a user keeps."""
+
+    name = "publish"
+    version = 1
+    inputs = ("portrait", "refine")
+
+    def settings(self, config: Config) -> Any:
+        """Sizes of pictures and videos."""
+        return config.publish
+
+    def run(self, context: StageContext) -> StageResult:
+        """Outputs: the files of the bundle."""
+        publish = context.config.publish
+        bundle = _bundle(context)
+        rig = bundle.rig
+        generator = seeded_generator(context.job.seed, "talking")
+        talk = talking(tuple(rig.expression_names), publish.talking_seconds, publish.fps, generator)
+        preview = _picture(bundle, 0.0, publish.size)
+        context.report(1, 5)
+        sheet = contact_sheet(_sheet(bundle, max(publish.size // 2, 96)), len(SHEET_EXPRESSIONS))
+        context.report(2, 5)
+        turntable = mp4_bytes(turntable_frames(bundle, publish.turntable_frames, publish.size), publish.fps)
+        context.report(3, 5)
+        speech = mp4_bytes(motion_frames(bundle, talk, publish.size), publish.fps)
+        context.report(4, 5)
+        outputs = {
+            "splats.ply": write_local(bundle.avatar),
+            "rig.safetensors": pack_tensors(bundle.params.tensors()),
+            "world.ply": write_world(bundle.pose(bundle.params)),
+            "preview.png": png_bytes(preview),
+            "sheet.png": png_bytes(sheet),
+            "turntable.mp4": turntable,
+            "talking.mp4": speech,
+            "avatar.json": facts_bytes(bundle.facts),
+        }
+        return StageResult(outputs, {"bundle_bytes": float(sum(map(len, outputs.values())))})
+
+
+def _bundle(context: StageContext) -> Bundle:
+    rig, params, avatar = context.resources.rig, read_params(context), read_avatar(context, "refine")
+    neutral = triangle_frames(rig.vertices(params)[0], rig.faces)
+    return Bundle(_facts(context, {g.name.lower(): int((avatar.group == g).sum()) for g in Group}), avatar, params, rig, neutral)
+
+
+def _facts(context: StageContext, groups: Mapping[str, int]) -> dict[str, Any]:
+    notes, rig, job = context.notes("portrait"), context.resources.rig, context.job
+    metrics: dict[str, float] = {}
+    for record in context.records.values():
+        metrics.update(record["metrics"])
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "ap3d_version": __version__,
+        "face_id": job.face_id,
+        "prompt": job.prompt,
+        "completed_prompt": notes["completed_prompt"],
+        "abstract_prompt": notes["abstract_prompt"],
+        "unknown_words": notes["unknown_words"],
+        "seed": job.seed,
+        "preset": context.config.preset,
+        "config_hash": context.config.config_hash,
+        "rig": rig.name,
+        "topology_sha256": rig.topology_sha256,
+        "expression_basis": rig.expression_basis,
+        "rotation_order": "triangle*local",
+        "sh_degree": context.config.gaussians.sh_degree,
+        "groups": dict(groups),
+        "metrics": metrics,
+        "models": context.resources.fingerprints,
+        "licences": context.resources.licences,
+    }
+
+
+def _picture(bundle: Bundle, azimuth: float, size: int) -> Tensor:
+    camera = bundle_camera(bundle, azimuth, 2.0, size)
+    return render(bundle.pose(bundle.params), camera, bundle.background, bundle.avatar.sh_degree)[0]
+
+
+def _sheet(bundle: Bundle, size: int) -> Tensor:
+    """Views in rows, expressions in columns."""
+    sampler = ExpressionSampler(bundle.rig)
+    posed = [bundle.pose(bundle.params.replace(expression=sampler.named(name))) for name in SHEET_EXPRESSIONS]
+    rows = []
+    for azimuth in SHEET_AZIMUTHS:
+        camera = bundle_camera(bundle, azimuth, 2.0, size)
+        rows += [render(s, camera, bundle.background, bundle.avatar.sh_degree)[0] for s in posed]
+    return torch.stack(rows)

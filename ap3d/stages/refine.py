@@ -1,0 +1,128 @@
+"""Stage `refine`: rounds of render, SDEdit and refit against targets that are made once a round."""
+
+from typing import Any
+
+import torch
+
+from ap3d.config import Config, RefineConfig
+from ap3d.diffusion.sampling import sdedit
+from ap3d.motion.expressions import COMBINATIONS, ExpressionSampler
+from ap3d.raster.splats import rasterize_splats
+from ap3d.splats.fitting import FitSettings, TargetViews, fit
+from ap3d.splats.frames import triangle_frames
+from ap3d.splats.optimizer import AvatarOptimizer
+from ap3d.stages.base import StageContext, StageResult
+from ap3d.stages.initialise import background_colour, read_avatar, read_params
+from ap3d.stages.regions import RegionPrompts, RegionViews, draw_azimuth, region_views
+from ap3d.tensor_files import pack_tensors
+
+# The first expressions of a round in this order; the rest are drawn.
+EXPRESSIONS = ("neutral", "open", "blink", "smile", "aa", "surprise")
+
+
+class RefineStage:
+    """Sharpens the avatar with pictures that the diffusion model improved."""
+
+    name = "refine"
+    version = 1
+    inputs = ("portrait", "whole")
+
+    def settings(self, config: Config) -> Any:
+        """The rounds, the regularisers, the cameras and how crops are described."""
+        return [config.refine, config.gaussians, config.camera, config.models.region_prompts]
+
+    def run(self, context: StageContext) -> StageResult:
+        """Output: ``avatar.safetensors``."""
+        run = _Refinement(context)
+        losses = run.optimise()
+        avatar = run.optimizer.detached()
+        metrics = {"refine_loss": losses[-1]} if losses else {}
+        return StageResult(
+            {"avatar.safetensors": pack_tensors(avatar.tensors())}, metrics | {"gaussians": float(len(avatar))}
+        )
+
+
+class _Refinement:
+    """The rounds' state; a checkpoint is kept after each round."""
+
+    def __init__(self, context: StageContext) -> None:
+        self.context, self.config = context, context.config.refine
+        self.rig, self.models = context.resources.rig, context.resources.models
+        self.params = read_params(context)
+        self.neutral = triangle_frames(self.rig.vertices(self.params)[0], self.rig.faces)
+        self.prompts = RegionPrompts.of_portrait(context.notes("portrait"), context.config.models)
+        self.background = background_colour(context)
+        saved = context.load_checkpoint()
+        self.first = saved[1] if saved else 0
+        self.optimizer = (
+            AvatarOptimizer.from_state(saved[0]) if saved else AvatarOptimizer(read_avatar(context, "whole"))
+        )
+
+    def optimise(self) -> list[float]:
+        losses = []
+        for index in range(self.first, self.config.rounds):
+            targets = self._targets(index)
+            losses.append(self._refit(targets, index))
+            if index + 1 < self.config.rounds:
+                self.context.save_checkpoint(self.optimizer.state(), index + 1)
+        return losses
+
+    def _targets(self, index: int) -> list[TargetViews]:
+        sampler, generator = ExpressionSampler(self.rig), self.context.generator
+        names = [n for n in EXPRESSIONS if n in COMBINATIONS]
+        out = []
+        for number, framings in enumerate(_framings_by_expression(self.config)):
+            posed = (
+                sampler.apply(self.params, names[number], generator, gaze=number > 0)
+                if number < len(names)
+                else sampler.draw(self.params, generator)
+            )
+            azimuths = [draw_azimuth(name, 0.35, generator) for name in framings]
+            views = region_views(
+                self.context.resources, posed, self.prompts, framings, azimuths, self.context.config.camera, generator
+            )
+            out.append(self._target(views))
+            self._report(index, 0.5 * (number + 1) / self.config.expressions)
+        return out
+
+    @torch.no_grad()
+    def _target(self, views: RegionViews) -> TargetViews:
+        avatar = self.optimizer.avatar
+        frames = triangle_frames(views.vertices, self.rig.faces)
+        rendered = rasterize_splats(avatar.pose(frames, self.neutral), views.cameras, sh_degree=avatar.sh_degree)
+        images = sdedit(
+            self.models,
+            rendered.over(self.background).clamp(0, 1),
+            views.prompts,
+            views.conditions,
+            strength=self.config.strength,
+            steps=self.config.steps,
+            guidance_scale=self.config.guidance_scale,
+            generator=self.context.generator,
+        )
+        return TargetViews(frames, views.cameras, images, None, torch.ones(len(images)))
+
+    def _refit(self, targets: list[TargetViews], index: int) -> float:
+        settings = FitSettings(
+            self.config.iterations, self.config.views_per_step, self.background,
+            first_factor=self.config.learning_rate_factor, last_factor=0.15 * self.config.learning_rate_factor,
+        )  # fmt: skip
+        report = lambda step, steps: self._report(index, 0.5 + 0.5 * step / steps)  # noqa: E731
+        gaussians, generator = self.context.config.gaussians, self.context.generator
+        return fit(self.optimizer, targets, self.neutral, gaussians, settings, generator, report)
+
+    def _report(self, index: int, share: float) -> None:
+        self.context.report(round(100 * (index + share)), 100 * self.config.rounds)
+
+
+def _framings_by_expression(config: RefineConfig) -> list[list[str]]:
+    """Deal the crops of a round out to its expressions in turn, so that each expression gets some of all."""
+    crops = (
+        ["full"] * config.full_views
+        + ["face"] * config.face_views
+        + ["mouth"] * config.mouth_views
+        + ["left_eye"] * config.eye_views
+        + ["right_eye"] * config.eye_views
+    )
+    dealt = [crops[i :: config.expressions] for i in range(config.expressions)]
+    return [framings for framings in dealt if framings]
