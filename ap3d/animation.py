@@ -5,20 +5,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ap3d.cameras import Cameras, orbit
-from ap3d.framing import head_camera_target
+from ap3d.cameras import Cameras
+from ap3d.framing import full_cameras
 from ap3d.motion.schema import Motion
 from ap3d.raster.splats import Splats, rasterize_splats
 from ap3d.splats.bundle import Bundle
 
-RADIUS, FOV = 2.65, 20.0
-
 
 def bundle_camera(bundle: Bundle, azimuth: float, elevation: float, size: int) -> Cameras:
-    """One camera on the sphere round the neutral head."""
+    """One full-frame camera round the neutral head; degrees."""
     vertices = bundle.rig.vertices(bundle.params)[0]
-    centre, _ = head_camera_target(bundle.rig, vertices)
-    return orbit([azimuth], elevation, centre, RADIUS, FOV, size)
+    return full_cameras(bundle.rig, vertices, [azimuth], [elevation], size)
 
 
 @torch.no_grad()

@@ -29,10 +29,8 @@ class ModelsConfig:
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """The training cameras: a sphere round the head, degrees and world units."""
+    """The training cameras: full frames round the head (``ap3d.framing``) at these elevations, degrees."""
 
-    radius: float = 2.65
-    fov: float = 20.0
     elevation_range: tuple[float, float] = (-10.0, 18.0)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ap3d.config import Config
-from ap3d.diffusion.conditions import ConditionBuilder
+from ap3d.diffusion.conditions import ConditionBuilder, ConditionSpec
 from ap3d.diffusion.models import GuidanceModels
 from ap3d.errors import InputError
 from ap3d.rig import load_rig
@@ -44,5 +44,5 @@ class Resources:
         if prior is not None:
             fingerprints["shape_prior"] = prior.fingerprint
         licences = {"rig": rig.licence, "diffusion": models.licence}
-        builder = ConditionBuilder(rig, models.condition_spec)
+        builder = ConditionBuilder(rig, ConditionSpec.from_values(models.condition_spec, config.models.diffusion))
         return Resources(rig, models, builder, prior, device, fingerprints, licences)

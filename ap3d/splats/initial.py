@@ -15,7 +15,7 @@ REGION_DENSITY = {
     "scalp": 0.6, "face": 2.0, "ears": 1.2, "left_eye": 3.0, "right_eye": 3.0, "lids": 4.0, "lips": 4.0,
     "teeth": 2.0, "tongue": 1.0, "mouth": 0.8, "neck": 1.2, "torso": 0.7,
 }  # fmt: skip
-COVERAGE = 0.7  # sigma over mean spacing: opaque skin without holes
+COVERAGE = 0.75  # sigma over mean spacing: opaque skin without holes
 FLATNESS = 0.15  # sigma along the normal over sigma along the surface
 SKIN_OPACITY, SEED_OPACITY = 0.97, 0.3
 # Anatomy that no view of a closed mouth shows; later stages refine it.
@@ -46,7 +46,7 @@ def surface_avatar(rig: Rig, vertices: Tensor, count: int, generator: torch.Gene
     offset = torch.rand((), generator=generator, dtype=torch.float64)
     positions = (torch.arange(count, dtype=torch.float64) + offset) * cumulative[-1] / count
     binding = torch.searchsorted(cumulative, positions).clamp(max=len(rig.faces) - 1)
-    weights = _barycentric(count, generator)
+    weights = _spread_barycentrics(binding)
     points = (corners[binding] * weights[..., None]).sum(1)
     spacing = (cumulative[-1].float() / (count * density[binding])).sqrt()
     template = (rig.template[rig.faces[binding]] * weights[..., None]).sum(1)
@@ -121,10 +121,17 @@ def bind(
     )  # fmt: skip
 
 
-def _barycentric(count: int, generator: torch.Generator) -> Tensor:
-    u = torch.rand(count, 2, generator=generator)
-    root = u[:, 0].sqrt()
-    return torch.stack([1 - root, root * (1 - u[:, 1]), root * u[:, 1]], 1)
+def _spread_barycentrics(binding: Tensor) -> Tensor:
+    """Barycentric weights ``[N, 3]``: each triangle's first point at its centre, more along an R2 sequence.
+
+    ``binding`` is ascending. Random points would leave holes that nothing fills at these counts.
+    """
+    first = torch.searchsorted(binding, binding)
+    rank = (torch.arange(len(binding)) - first)[:, None].double()
+    steps = torch.tensor([0.7548776662466927, 0.5698402909980532], dtype=torch.float64)
+    square = (1 / 3 + rank * steps) % 1.0
+    folded = torch.where(square.sum(1, keepdim=True) > 1, 1 - square, square).float()
+    return torch.cat([folded, 1 - folded.sum(1, keepdim=True)], 1)
 
 
 def _groups(labels: Tensor) -> Tensor:

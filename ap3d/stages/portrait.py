@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ap3d.cameras import Cameras, orbit
+from ap3d.cameras import Cameras
 from ap3d.config import Config
-from ap3d.diffusion.prompts import abstract_prompt, complete_prompt, unknown_words
-from ap3d.framing import framing_boxes, head_camera_target
+from ap3d.diffusion.prompts import abstract_prompt
+from ap3d.framing import framing_boxes, full_cameras, head_camera_target
 from ap3d.portrait.hull import carve_hull
 from ap3d.portrait.protocol import PortraitViews
 from ap3d.portrait.text import TextPortrait
@@ -30,12 +30,13 @@ class PortraitStage:
 
     def settings(self, config: Config) -> Any:
         """Views, cameras and the kind of start."""
-        return [config.portrait, config.views, config.camera]
+        return [config.portrait, config.views]
 
     def run(self, context: StageContext) -> StageResult:
         """Outputs: ``params.safetensors``, ``views.safetensors``, ``hull.safetensors``, ``views.png``."""
         resources, config = context.resources, context.config
-        prompt, added = complete_prompt(context.job.prompt, seeded_generator(context.job.seed, "unstated attributes"))
+        unstated = seeded_generator(context.job.seed, "unstated attributes")
+        prompt, added = resources.models.complete_prompt(context.job.prompt, unstated)
         params = sample_params(resources, prompt, context.generator)
         vertices = resources.rig.vertices(params)
         portrait = TextPortrait(
@@ -58,7 +59,7 @@ class PortraitStage:
             "completed_prompt": prompt,
             "added_phrases": added,
             "abstract_prompt": context.job.abstract_prompt or abstract_prompt(prompt),
-            "unknown_words": unknown_words(context.job.prompt, resources.models.tokenizer),
+            "unknown_words": resources.models.unknown_words(context.job.prompt),
             "background": [float(c) for c in full.background],
         }
         return StageResult(outputs, {"hull_voxels": float(hull.occupied.sum())}, notes)
@@ -85,10 +86,9 @@ def sample_params(resources: Resources, prompt: str, generator: torch.Generator)
 def training_cameras(resources: Resources, config: Config, params: RigParams) -> tuple[Cameras, Cameras]:
     """The full-frame cameras and the face crops of the configured azimuths, at the models' image size."""
     views, size = config.views, resources.models.image_size
-    vertices = resources.rig.vertices(params)
-    centre, _ = head_camera_target(resources.rig, vertices[0])
-    full = orbit(views.full_azimuths, views.elevation, centre, config.camera.radius, config.camera.fov, size)
-    wide = orbit(views.face_azimuths, views.elevation, centre, config.camera.radius, config.camera.fov, size)
+    vertices = resources.rig.vertices(params)[0]
+    full = full_cameras(resources.rig, vertices, views.full_azimuths, views.elevation, size)
+    wide = full_cameras(resources.rig, vertices, views.face_azimuths, views.elevation, size)
     return full, crop_to(wide, resources.rig.landmarks(params)[0], "face")
 
 

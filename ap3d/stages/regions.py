@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ap3d.cameras import Cameras, orbit
+from ap3d.cameras import Cameras
 from ap3d.config import CameraConfig, ModelsConfig
 from ap3d.diffusion.prompts import framed_prompt, view_word
-from ap3d.framing import head_camera_target
+from ap3d.framing import full_cameras
 from ap3d.resources import Resources
 from ap3d.rig.protocol import RigParams
 from ap3d.stages.portrait import crop_to
@@ -77,11 +77,10 @@ def region_views(
     """Cameras, prompts and condition images of crops of one posed head at random elevations."""
     vertices = resources.rig.vertices(params)
     landmarks = resources.rig.landmarks(params)[0]
-    neutral = resources.rig.vertices(RigParams.neutral(resources.rig).replace(shape=params.shape))
-    centre, _ = head_camera_target(resources.rig, neutral[0])
+    neutral = resources.rig.vertices(RigParams.neutral(resources.rig).replace(shape=params.shape))[0]
     low, high = camera.elevation_range
     elevations = low + (high - low) * torch.rand(len(azimuths), generator=generator)
-    wide = orbit(azimuths, elevations, centre, camera.radius, camera.fov, resources.models.image_size)
+    wide = full_cameras(resources.rig, neutral, azimuths, elevations, resources.models.image_size)
     cameras = Cameras.concatenate([crop_to(wide[i], landmarks, name) for i, name in enumerate(framings)])
     return RegionViews(
         vertices[0],

@@ -87,7 +87,7 @@ class _ScoreMatching:
         # A mean over batch and latent cells, so that neither batch size nor resolution changes the step.
         guidance = self.config.gradient_scale * (latents * gradient).mean(0).sum() / gradient[0, 0].numel()
         (guidance + penalties(self.optimizer.avatar, self.context.config.gaussians)).backward()
-        self.gradients.add(rendered.screen_gradients(), rendered.radii, views.cameras.width, views.cameras.height)
+        self.gradients.add(rendered.means2d.grad, rendered.radii, views.cameras.width, views.cameras.height)
         self.optimizer.step(self._hidden(posed))
 
     def _draw_views(self, posed: RigParams) -> RegionViews:
