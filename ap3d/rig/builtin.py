@@ -1,0 +1,189 @@
+"""The head model that the package ships: linear shape and ARKit-52 expressions, linear blend skinning of five joints."""
+
+import hashlib
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ap3d.errors import DataFileError
+from ap3d.rig.protocol import RigParams
+from ap3d.training.attributes import AGES, BUILDS, GENDERS
+
+PATH = Path(__file__).resolve().parent.parent / "builtin" / "rig.npz"
+SCALE = 2.78
+TRANSLATION = (0.0, 0.25, 0.0)
+
+# Published gains: the angle, in radians, that one unit of an ARKit control stands for.
+JAW_OPEN_ANGLE = 0.36
+GAZE_SIDE_ANGLE = 0.42
+GAZE_UP_ANGLE = 0.32
+GAZE_DOWN_ANGLE = 0.36
+PARTS = ("skin", "left_eye", "right_eye", "upper_teeth", "lower_teeth", "tongue")
+_REQUIRED = (
+    "template", "faces", "uv", "parts", "face_parts", "shape_basis", "expression_basis", "expression_names", "joints",
+    "joint_basis", "lbs_weights", "landmark_faces", "landmark_weights", "head_vertices", "prior_mean", "prior_factor",
+    "lips", "ears", "lids", "mouth",
+)  # fmt: skip
+
+
+class BuiltinRig:
+    """The built-in morphable head; see ``ap3d.rig.protocol.Rig`` for the interface and ``builtin/rig.md`` for its origin.
+
+    Jaw x-angle, eyelids and eye angles of ``RigParams`` are added to jawOpen, eyeBlink* and eyeLook* through the gains
+    of this module, each control is clamped to [0, 1], and the eyeballs turn by the sum. A closing lid outweighs gaze,
+    squint and wide-open offsets, so that closed lids always meet. Other jaw angles have no effect.
+    """
+
+    name = "builtin"
+    expression_basis = "arkit52"
+    default_scale = SCALE
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], sha256: str) -> None:
+        def tensor(key: str, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(arrays[key])).to(dtype)
+
+        self.sha256 = sha256
+        self.default_translation = torch.tensor(TRANSLATION)
+        self.template = tensor("template")
+        self.faces = tensor("faces", torch.int64)
+        self.uv = tensor("uv")
+        self.parts = tensor("parts", torch.int64)  # [V], index into PARTS
+        self.face_parts = tensor("face_parts", torch.int64)  # [F]
+        self.masks = {k: tensor(k) for k in ("lips", "ears", "lids", "mouth")}  # [V] each, soft
+        self.head_vertices = tensor("head_vertices", torch.int64)
+        self.expression_names = tuple(str(n) for n in arrays["expression_names"])
+        self.n_shape, self.n_expression = len(arrays["shape_basis"]), len(self.expression_names)
+        self.topology_sha256 = hashlib.sha256(self.faces.numpy().tobytes()).hexdigest()
+        vertices = len(self.template)
+        self._basis = torch.cat([tensor("shape_basis"), tensor("expression_basis")]).reshape(-1, 3 * vertices)
+        self._joints, self._joint_basis = tensor("joints"), tensor("joint_basis").flatten(1)
+        self._weights = tensor("lbs_weights")
+        self._weights = self._weights / self._weights.sum(1, keepdim=True)
+        self._landmarks = self.faces[tensor("landmark_faces", torch.int64)], tensor("landmark_weights")
+        self._eyes = [torch.nonzero(self.parts == p)[:, 0] for p in (2, 1)]  # right first, as landmark 68
+        self.prior_mean, self.prior_factor = tensor("prior_mean"), tensor("prior_factor")
+        self._index = {n: i for i, n in enumerate(self.expression_names)}
+
+    @classmethod
+    def load(cls, path: Path = PATH) -> "BuiltinRig":
+        """Read the rig's npz.
+
+        Raises:
+            DataFileError: missing, truncated, or not a rig.
+        """
+        try:
+            data = path.read_bytes()
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                arrays = {k: file[k] for k in _REQUIRED}
+        except FileNotFoundError:
+            raise DataFileError(f"rig file {path} is missing; reinstall ap3d or pass the right path") from None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataFileError(f"rig file {path} is damaged or not a rig ({reason}); reinstall ap3d") from None
+        return cls(arrays, hashlib.sha256(data).hexdigest())
+
+    @cached_property
+    def regions(self) -> dict[str, Tensor]:
+        """Face ids by region name; see ``ap3d.rig.regions``."""
+        from ap3d.rig.regions import face_regions
+
+        return face_regions(self)
+
+    def vertices(self, params: RigParams) -> Tensor:
+        """Posed vertices ``[B, V, 3]`` in world units."""
+        controls, gaze = self.controls(params)
+        coefficients = torch.cat([params.shape, controls], 1)
+        rest = self.template + (coefficients @ self._basis).reshape(len(coefficients), -1, 3)
+        joints = (self._joints.flatten() + params.shape @ self._joint_basis).reshape(len(rest), -1, 3)
+        transforms = self._joint_transforms(params, joints, gaze)
+        blended = torch.einsum("vj,bjrc->bvrc", self._weights, transforms)
+        posed = (blended[..., :3] @ rest[..., None])[..., 0] + blended[..., 3]
+        return posed * params.scale[:, None] + params.translation[:, None]
+
+    def controls(self, params: RigParams) -> tuple[Tensor, Tensor]:
+        """ARKit controls after the jaw, lids and eyes of ``params`` were added.
+
+        Returns:
+            Controls ``[B, 52]`` and the eyeballs' axis-angle ``[B, 2, 3]`` (left, right), radians.
+        """
+        at = lambda name: params.expression[:, self._index[name]]  # noqa: E731
+        changed: dict[str, Tensor] = {
+            "jawOpen": (at("jawOpen") + params.jaw[:, 0] / JAW_OPEN_ANGLE).clamp(0, 1),
+        }
+        gaze = []
+        for side, name in enumerate(("Left", "Right")):
+            blink = (at(f"eyeBlink{name}") + params.eyelids[:, side]).clamp(0, 1)
+            changed[f"eyeBlink{name}"] = blink
+            pitch, down = _signed(at(f"eyeLookDown{name}"), at(f"eyeLookUp{name}"), params.eyes[:, 3 * side], GAZE_DOWN_ANGLE, GAZE_UP_ANGLE)
+            outward = "Out" if side == 0 else "In"
+            inward = "In" if side == 0 else "Out"
+            yaw, left = _signed(at(f"eyeLook{outward}{name}"), at(f"eyeLook{inward}{name}"), params.eyes[:, 3 * side + 1], GAZE_SIDE_ANGLE, GAZE_SIDE_ANGLE)
+            open_lid = 1 - blink
+            changed[f"eyeLookDown{name}"], changed[f"eyeLookUp{name}"] = down.clamp_min(0) * open_lid, (-down).clamp_min(0) * open_lid
+            changed[f"eyeLook{outward}{name}"], changed[f"eyeLook{inward}{name}"] = left.clamp_min(0) * open_lid, (-left).clamp_min(0) * open_lid
+            for lid in ("eyeSquint", "eyeWide"):
+                changed[lid + name] = at(lid + name) * open_lid
+            gaze.append(torch.stack([pitch, yaw, params.eyes[:, 3 * side + 2]], 1))
+        columns = [changed.get(n, params.expression[:, i]) for i, n in enumerate(self.expression_names)]
+        return torch.stack(columns, 1), torch.stack(gaze, 1)
+
+    def _joint_transforms(self, params: RigParams, joints: Tensor, gaze: Tensor) -> Tensor:
+        """World transforms ``[B, 5, 3, 4]`` of root, neck, head, left eye, right eye, relative to the rest pose."""
+        angles = torch.cat([params.neck[:, None], params.head[:, None], gaze], 1)
+        rotations = axis_angle_matrix(angles)
+        pivots = joints[:, [0, 1, 3, 4]]
+        local = torch.cat([rotations, (pivots - (rotations @ pivots[..., None])[..., 0])[..., None]], -1)
+        neck = local[:, 0]
+        head = _compose(neck, local[:, 1])
+        root = torch.eye(3, 4).to(neck).expand_as(neck)
+        return torch.stack([root, neck, head, _compose(head, local[:, 2]), _compose(head, local[:, 3])], 1)
+
+    def landmarks(self, params: RigParams) -> Tensor:
+        """The 68 iBUG landmarks and the two eye centres (68: subject's right, 69: left), ``[B, 70, 3]``."""
+        return self.landmarks_of(self.vertices(params))
+
+    def landmarks_of(self, vertices: Tensor) -> Tensor:
+        """Landmarks ``[B, 70, 3]`` of posed vertices ``[B, V, 3]``."""
+        corners, weights = self._landmarks
+        surface = (vertices[:, corners] * weights[:, :, None]).sum(2)
+        centres = torch.stack([vertices[:, eye].mean(1) for eye in self._eyes], 1)
+        return torch.cat([surface, centres], 1)
+
+    def sample_shape(self, gender: str, age: str, build: str, noise: Tensor, spread: float = 0.8) -> Tensor:
+        """Shape coefficients ``[n_shape]`` of a person of a group, from standard normal ``noise [n_shape]``."""
+        group = GENDERS.index(gender), AGES.index(age), BUILDS.index(build)
+        return self.prior_mean[group] + spread * self.prior_factor[group] @ noise
+
+
+def _signed(plus: Tensor, minus: Tensor, angle: Tensor, gain_plus: float, gain_minus: float) -> tuple[Tensor, Tensor]:
+    """Add an angle to a pair of opposed controls: the clamped angle, and the signed control in [-1, 1]."""
+    total = plus * gain_plus - minus * gain_minus + angle
+    total = total.clamp(-gain_minus, gain_plus)
+    return total, torch.where(total >= 0, total / gain_plus, total / gain_minus)
+
+
+def _compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """Product of affine maps ``[B, 3, 4]``: inner first."""
+    rotation = outer[..., :3] @ inner[..., :3]
+    return torch.cat([rotation, outer[..., :3] @ inner[..., 3:] + outer[..., 3:]], -1)
+
+
+def axis_angle_matrix(vectors: Tensor) -> Tensor:
+    """Rotation matrices ``[..., 3, 3]`` of axis-angle vectors ``[..., 3]`` (Rodrigues), smooth at zero."""
+    squared = (vectors * vectors).sum(-1)[..., None, None]
+    small = squared < 1e-6
+    safe = torch.where(small, torch.ones_like(squared), squared)
+    angle = safe.sqrt()
+    sine = torch.where(small, 1 - squared / 6, angle.sin() / angle)
+    cosine = torch.where(small, 0.5 - squared / 24, (1 - angle.cos()) / safe)
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*vectors.shape[:-1], 3, 3)
+    return torch.eye(3).to(vectors) + sine * cross + cosine * (cross @ cross)
