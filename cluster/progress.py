@@ -1,0 +1,182 @@
+"""How a run is doing: counts, a live table on a terminal, plain lines elsewhere, a snapshot for other processes."""
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+LINE_SECONDS = 30.0
+SHOWN_WORKERS = 24
+
+
+class Progress:
+    """Counts of one run; the driver changes them, reporters and the lease's heartbeat read them."""
+
+    def __init__(self, total: int, already_done: int, run_id: str) -> None:
+        self.total, self.already_done, self.run_id = total, already_done, run_id
+        self.done = self.failed = self.retried = 0
+        self.queued = total - already_done
+        self.running: dict[str, dict[str, Any]] = {}
+        self.errors: deque[str] = deque(maxlen=5)
+        self.note = ""
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self._started
+
+    @property
+    def per_hour(self) -> float:
+        """Finished avatars an hour of this run."""
+        return 3600 * self.done / max(self.seconds, 1e-9)
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """Estimate from the pace so far; None before the first portrait ended."""
+        ended = self.done + self.failed
+        left = self.total - self.already_done - ended
+        return left * self.seconds / ended if ended else None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Plain values for ``jobs.status``."""
+        names = ("run_id", "total", "already_done", "done", "failed", "retried", "queued", "per_hour")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "seconds": self.seconds,
+            "remaining_seconds": self.remaining_seconds,
+            "running": {name: dict(worker) for name, worker in self.running.items()},
+            "errors": list(self.errors),
+        }
+
+
+class Reporter(Protocol):
+    """Shows a run to its user."""
+
+    def ended(self, row: Mapping[str, Any]) -> None:
+        """A portrait got its row."""
+        ...
+
+    def say(self, message: str) -> None:
+        """Something worth a line happened."""
+        ...
+
+    def update(self) -> None:
+        """Called about once a second."""
+        ...
+
+    def close(self) -> None:
+        """The run is over."""
+        ...
+
+
+class LineReporter:
+    """One line an event and a summary now and then: for logs."""
+
+    def __init__(self, progress: Progress, console: Console) -> None:
+        self._progress, self._console = progress, console
+        self._said = time.monotonic()
+
+    def ended(self, row: Mapping[str, Any]) -> None:
+        """A line with the portrait's result."""
+        self.say(result_line(self._progress, row))
+
+    def say(self, message: str) -> None:
+        """The message with the time."""
+        self._said = time.monotonic()
+        self._console.print(f"{time.strftime('%H:%M:%S')} {message}", markup=False, highlight=False, soft_wrap=True)
+
+    def update(self) -> None:
+        """A summary when nothing was said for a while."""
+        if time.monotonic() - self._said > LINE_SECONDS:
+            self.say(summary_line(self._progress))
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class LiveReporter:
+    """A table that redraws itself in its own thread, also while this thread makes a portrait."""
+
+    def __init__(self, progress: Progress, console: Console) -> None:
+        self._progress, self._console = progress, console
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2, transient=True)
+        self._live.start()
+
+    def ended(self, row: Mapping[str, Any]) -> None:
+        """A line above the table."""
+        self.say(result_line(self._progress, row))
+
+    def say(self, message: str) -> None:
+        """The message above the table."""
+        self._console.print(message, markup=False, highlight=False)
+
+    def update(self) -> None:
+        """Nothing: the table redraws itself."""
+
+    def close(self) -> None:
+        """Remove the table."""
+        self._live.stop()
+
+    def _render(self) -> RenderableType:
+        progress = self._progress
+        ended = progress.already_done + progress.done + progress.failed
+        table = Table(box=None, pad_edge=False, header_style="bold dim")
+        for column in ("worker", "portrait", "stage", "step"):
+            table.add_column(column)
+        for name, worker in list(progress.running.items())[:SHOWN_WORKERS]:
+            step = f"{worker.get('step', 0)}/{worker['steps']}" if worker.get("steps") else ""
+            table.add_row(name, escape(str(worker.get("face_id") or "")), str(worker.get("stage", "")), step)
+        errors = [Text(line, style="red", overflow="ellipsis", no_wrap=True) for line in progress.errors]
+        bar = ProgressBar(total=max(progress.total, 1), completed=ended, width=40)
+        return Group(bar, Text(summary_line(progress)), table, *errors)
+
+
+def make_reporter(progress: Progress, console: Console) -> Reporter:
+    """A live table on a terminal, lines elsewhere."""
+    return LiveReporter(progress, console) if console.is_terminal else LineReporter(progress, console)
+
+
+def summary_line(progress: Progress) -> str:
+    """Counts, pace and the time left in one line."""
+    left = progress.remaining_seconds
+    busy = sum(1 for worker in progress.running.values() if worker.get("face_id"))
+    parts = [
+        f"{progress.already_done + progress.done} done",
+        f"{progress.failed} failed",
+        f"{busy} running",
+        f"{progress.queued} queued",
+        f"{progress.per_hour:.0f} avatars/h" if progress.done else "",
+        f"{duration(left)} left" if left is not None else "",
+    ]
+    return " · ".join(p for p in parts if p)
+
+
+def result_line(progress: Progress, row: Mapping[str, Any]) -> str:
+    """How one portrait ended."""
+    count = f"{progress.already_done + progress.done + progress.failed}/{progress.total}"
+    if row["status"] == "done":
+        return f"done   {count}  {row['face_id']}  {row.get('wall_s') or 0:.1f} s"
+    return f"failed {count}  {row['face_id']}  {error_line(row)}"
+
+
+def error_line(row: Mapping[str, Any]) -> str:
+    """Class and message of a failed row."""
+    return f"{row.get('error_class')}: {row.get('error_message')}"[:300]
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

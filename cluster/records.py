@@ -1,0 +1,37 @@
+"""Records beside the portraits, from which the whole manifest can be made again.
+
+``DONE.json`` is written by the worker as its last act; ``FAILED.json`` by the driver when it gives a portrait up.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ap3d.errors import DataFileError
+from ap3d.storage import Store
+from cluster.schema import record_from_row, row_from_report
+
+DONE, FAILED = "DONE.json", "FAILED.json"
+
+
+def write_failed(store: Store, row: Mapping[str, Any]) -> None:
+    """Record why a portrait was given up."""
+    store.write_json(f"work/{row['config_hash']}/{row['face_id']}/{FAILED}", record_from_row(row))
+
+
+def read_records(store: Store, config_hash: str | None = None) -> list[dict[str, Any]]:
+    """Rows of all recorded portraits, of one configuration or of all; a record that is not whole counts as absent."""
+    folder = f"work/{config_hash}" if config_hash else "work"
+    names = [n for n in store.list(folder) if n.count("/") == 3 and n.endswith((f"/{DONE}", f"/{FAILED}"))]
+    rows = (_read(store, name) for name in names)
+    return [row for row in rows if row is not None]
+
+
+def _read(store: Store, name: str) -> dict[str, Any] | None:
+    _, config_hash, face_id, kind = name.split("/")
+    try:
+        record = store.read_json(name)
+        if record["status"] != ("done" if kind == DONE else "failed"):
+            return None
+        return row_from_report(record, config_hash=config_hash, face_id=face_id)
+    except (DataFileError, ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,1 @@
+"""Entry points: thin commands over ``cluster`` and ``ap3d``, run from the checkout with ``python -m jobs.NAME``."""

@@ -1,0 +1,73 @@
+"""Make an avatar of each prompt in a file, on this machine or on a Ray cluster.
+
+Run it again with the same arguments to continue: finished portraits are skipped, failed ones are tried again.
+"""
+
+import argparse
+from typing import Any
+
+from cluster.command import OneLineParser, run_command
+
+STATUS = "exit status: 0 all done, 1 some portraits failed, 2 bad input, 3 the run could not go on, 130/143 interrupted"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and run; returns the exit status."""
+    options = vars(_parser().parse_args(arguments))
+    from cluster.run import GenerateOptions, generate
+    from cluster.sizing import WorkerOptions
+
+    sizes = WorkerOptions(**{k: options.pop(k) for k in ("workers", "gpus_per_worker", "threads_per_worker")})
+    overrides = _overrides(options.pop("set"))
+    return generate(GenerateOptions(sizes=sizes, overrides=overrides, **options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(prog="python -m jobs.generate", description=__doc__, epilog=STATUS)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--prompts", metavar="FILE", help=".txt (a prompt a line), .csv, .jsonl or .parquet with prompt"
+                        " and, if wanted, id, seed, abstract_prompt, portrait; a path or any fsspec URL")  # fmt: skip
+    source.add_argument("--portraits", metavar="DIR", help="folder or URL of Portrait3D results ID.pth with ID.txt")
+    parser.add_argument("--out", metavar="ROOT", required=True, help="the dataset's folder or URL (s3://, gs://, ...)")
+    parser.add_argument("--preset", default="builtin", help="smoke, builtin, draft or paper (default: %(default)s)")
+    parser.add_argument("--config", dest="config_file", metavar="FILE", help="YAML with fields that differ from the preset")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one field, e.g. refine.rounds=1")
+    parser.add_argument("--seed", type=int, default=0, help="for prompts without their own (default: %(default)s)")
+    parser.add_argument("--keep-work", action="store_true", help="keep the outputs of all stages")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, write nothing")
+    workers = parser.add_argument_group("workers")
+    workers.add_argument("--executor", choices=("inline", "ray"), default="inline",
+                         help="this process, or Ray: the cluster in RAY_ADDRESS, else this machine")  # fmt: skip
+    workers.add_argument("--workers", type=int, metavar="N", help="Ray actors (default: one a GPU, or one for 4 cores)")
+    workers.add_argument("--gpus-per-worker", type=float, metavar="F", help="a fraction shares a GPU (default: 1 if any)")
+    workers.add_argument("--threads-per-worker", type=int, metavar="N", help="CPU threads of a worker (default: up to 4)")
+    workers.add_argument("--timeout", dest="timeout_s", type=float, default=6 * 3600.0, metavar="SECONDS",
+                         help="longest time of one try at one portrait (default: 6 h)")  # fmt: skip
+    workers.add_argument("--node-wait", dest="node_wait_s", type=float, metavar="SECONDS",
+                         help="wait for a machine that can hold a worker (default: 8, or 1200 where `ray up` scales)")  # fmt: skip
+    workers.add_argument("--takeover", action="store_true", help="write although another driver seems to be at it")
+    return parser
+
+
+def _overrides(settings: list[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` with the value read as YAML."""
+    from ap3d.errors import InputError
+
+    if not settings:
+        return {}
+    import yaml
+
+    values = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set takes KEY=VALUE, got {setting!r}")
+        try:
+            values[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {key}: cannot read the value {text!r}") from error
+    return values
+
+
+if __name__ == "__main__":
+    run_command(main)
