@@ -22,8 +22,9 @@ MESH_BACKENDS = {
 
 def splat_backend(name: str | None, device: torch.device) -> Callable[..., Any]:
     """``render(splats, cameras, sh_degree, rule) -> SplatImages`` of a backend, or of the device's default."""
-    function: Callable[..., Any] = _module(SPLAT_BACKENDS, name or ("gsplat" if device.type == "cuda" else "cpu")).render
-    return function
+    default = "gsplat" if device.type == "cuda" else "cpu"
+    render: Callable[..., Any] = _module(SPLAT_BACKENDS, name or default).render
+    return render
 
 
 def mesh_backend(name: str | None, device: torch.device) -> Any:

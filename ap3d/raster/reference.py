@@ -37,8 +37,8 @@ def render(splats: "Splats", cameras: Cameras, sh_degree: int, rule: "SplatRule"
         composite(*inputs, splats.opacities, cameras.width, cameras.height, rule)
         for inputs in zip(means2d, covariances, colors, camera[..., 2], boxes, strict=True)
     ]
-    stacked = [torch.stack(parts) for parts in zip(*images, strict=True)]
-    return SplatImages(*stacked, radii, means2d)
+    color, alpha, depth = (torch.stack(parts) for parts in zip(*images, strict=True))
+    return SplatImages(color, alpha, depth, radii, means2d)
 
 
 def rotation_matrices(quaternions: Tensor) -> Tensor:

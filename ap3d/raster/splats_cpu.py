@@ -79,11 +79,11 @@ def render(splats: "Splats", cameras: Cameras, sh_degree: int, rule: "SplatRule"
     )  # fmt: skip
     opacities = splats.opacities.to("cpu", torch.float32)
     projection = _Project.apply(splats.means, splats.quaternions, splats.scales, opacities, splats.sh, setting)
-    means2d, factors, colors, depths, *constants = projection
+    means2d, factors, colors, depths, low, radii, boxes = projection
     if means2d.requires_grad:
         means2d.retain_grad()
-    images = _Composite.apply(means2d, factors, colors, depths, opacities, *constants, setting)
-    return SplatImages(*images, constants[1], means2d)
+    color, alpha, depth = _Composite.apply(means2d, factors, colors, depths, opacities, low, radii, boxes, setting)
+    return SplatImages(color, alpha, depth, radii, means2d)
 
 
 class _Project(torch.autograd.Function):

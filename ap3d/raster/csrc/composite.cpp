@@ -27,18 +27,28 @@ struct Loops {
     TileBackwardFunction backward;
 };
 
-Loops choose_loops() {
+enum InstructionSet { BASE, AVX2, AVX512 };
+
+InstructionSet best_instruction_set() {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl"))
-        return {ap3d_tile_forward_avx512, ap3d_tile_backward_avx512};
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return {ap3d_tile_forward_avx2, ap3d_tile_backward_avx2};
+        return AVX512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return AVX2;
 #endif
+    return BASE;
+}
+
+Loops loops_for(InstructionSet set) {
+#if defined(__x86_64__)
+    if (set == AVX512) return {ap3d_tile_forward_avx512, ap3d_tile_backward_avx512};
+    if (set == AVX2) return {ap3d_tile_forward_avx2, ap3d_tile_backward_avx2};
+#endif
+    (void)set;
     return {ap3d_tile_forward_base, ap3d_tile_backward_base};
 }
 
-const Loops LOOPS = choose_loops();
+Loops LOOPS = loops_for(best_instruction_set());
 
 struct Bins {
     std::vector<int> offsets;     // a tile's part of items; one more than there are tiles
@@ -214,6 +224,14 @@ void ap3d_splats_composite_backward(const void *composite, const float *color, c
         draw_tile_backward(c, b, i % c.tiles, color, alpha, depth, moments[b].get());
     });
     ap3d::parallel_for(c.batch, threads, [&](int b) { reduce(c, b, moments[b].get(), *out, opacities); });
+}
+
+// Use no more than an instruction set (0: base, 1: AVX2, 2: AVX-512) from now on; returns the one in use. Not for
+// use while another thread renders.
+int ap3d_splats_limit(int set) {
+    const int chosen = std::clamp(set, 0, (int)best_instruction_set());
+    LOOPS = loops_for((InstructionSet)chosen);
+    return chosen;
 }
 
 void ap3d_splats_release(void *composite) { delete static_cast<Composite *>(composite); }

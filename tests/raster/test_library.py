@@ -1,0 +1,66 @@
+"""Finding and building the kernels as a user's machine would."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ap3d.errors import InputError, MissingDependencyError
+from ap3d.raster import library
+
+SCRIPT = """
+import sys
+sys.modules["ap3d_kernels"] = None  # as where only the source tree was uploaded
+from ap3d.raster.library import library
+print(library()._name)
+"""
+
+
+def build_in(cache: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], cwd=Path(library.__file__).parents[2], text=True,
+        env={"XDG_CACHE_HOME": str(cache), "PATH": "/usr/local/bin:/usr/bin:/bin"} | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_two_processes_build_the_cache_at_once_and_leave_one_file(tmp_path: Path) -> None:
+    builders = [build_in(tmp_path) for _ in range(2)]
+    paths = {builder.communicate(timeout=60)[0].strip() for builder in builders}
+    assert len(paths) == 1 and Path(paths.pop()).is_file()
+    assert len(list((tmp_path / "ap3d").iterdir())) == 1
+
+
+def test_without_a_compiler_one_line_says_what_to_install(tmp_path: Path) -> None:
+    _, errors = build_in(tmp_path, PATH=str(tmp_path)).communicate(timeout=60)
+    last = errors.strip().splitlines()[-1]
+    assert "MissingDependencyError" in last and "install" in last
+
+
+def test_a_failing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "false")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(MissingDependencyError, match="with false failed"):
+        library._cached()
+    assert not list((tmp_path / "ap3d").iterdir())
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", ""])
+def test_thread_count_must_be_a_positive_number(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AP3D_THREADS", text)
+    with pytest.raises(InputError, match="AP3D_THREADS"):
+        library.thread_count()
+
+
+def test_thread_count_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AP3D_THREADS", "3")
+    assert library.thread_count() == 3
+    monkeypatch.delenv("AP3D_THREADS")
+    assert library.thread_count() >= 1
+
+
+def test_an_installed_package_was_built_from_these_sources() -> None:
+    kernels = pytest.importorskip("ap3d_kernels")
+    assert kernels.LIBRARY.is_file()
+    assert len(kernels.SOURCE_HASH) == len(library.source_hash()) == 64

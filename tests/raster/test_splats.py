@@ -1,0 +1,259 @@
+"""The C++ splat kernel against the dense float64 reference, on random scenes with every awkward case in them."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from ap3d.cameras import Cameras, look_at, orbit
+from ap3d.errors import InputError, MissingDependencyError, NumericalError
+from ap3d.raster import reference
+from ap3d.raster.library import library
+from ap3d.raster.splats import GSPLAT, INRIA, SplatImages, SplatRule, Splats, rasterize_splats
+
+IMAGE_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
+
+
+def random_splats(count: int, seed: int, degree: int = 0, turned: bool = False) -> Splats:
+    """Elongated Gaussians of mixed opacity around the origin."""
+    g = torch.Generator().manual_seed(seed)
+    rotations = reference.rotation_matrices(torch.randn(count, 4, generator=g)) if turned else None
+    return Splats(
+        0.35 * torch.randn(count, 3, generator=g),
+        3 * torch.randn(count, 4, generator=g),
+        0.03 * torch.exp(0.8 * torch.randn(count, 3, generator=g)),
+        torch.rand(count, generator=g),
+        0.4 * torch.randn(count, (degree + 1) ** 2, 3, generator=g),
+        rotations,
+    )
+
+
+def two_cameras(width: int = 70, height: int = 53) -> Cameras:
+    """Two views of a non-square image with principal points off its centre and unequal focal lengths."""
+    poses = orbit([20.0, -60.0], [10.0, -25.0], torch.zeros(3), 2.5, 30.0, 64).cam2world
+    intrinsics = torch.tensor([[110.0, 95.0, 31.0, 29.5], [80.0, 120.0, 52.3, 20.0]])
+    return Cameras(poses, intrinsics, width, height)
+
+
+def concatenate(*parts: Splats) -> Splats:
+    return Splats(**{name: torch.cat([p.tensors()[name] for p in parts]) for name in parts[0].tensors()})
+
+
+def awkward_splats() -> Splats:
+    """A random cloud with Gaussians behind, off screen, transparent, opaque, flat, needle-like, huge and doubled."""
+    rows = [
+        ((0.0, 0.0, 9.0), (0.1, 0.1, 0.1), 0.9),  # behind the first camera or far off both
+        ((-1.3, 0.0, 1.9), (0.05, 0.05, 0.05), 0.9),  # near a camera
+        ((5.0, 5.0, 0.0), (0.1, 0.1, 0.1), 0.9),  # off screen
+        ((0.1, 0.1, 0.1), (0.1, 0.1, 0.1), 0.0),  # transparent
+        ((0.1, 0.0, 0.1), (0.1, 0.1, 0.1), 1 / 256),  # below the cut
+        ((-0.1, 0.2, 0.1), (0.04, 0.04, 0.04), 1.0),  # clamped alpha
+        ((0.2, -0.1, 0.0), (0.0, 0.0, 0.0), 0.8),  # a point: the blur alone
+        ((-0.2, -0.1, 0.0), (0.2, 0.2, 0.0), 0.5),  # a disc
+        ((0.0, -0.2, 0.3), (0.4, 0.001, 0.001), 0.7),  # a needle
+        ((0.0, 0.0, -0.5), (3.0, 3.0, 3.0), 0.3),  # larger than the image
+        ((0.3, 0.3, 0.2), (0.03, 0.03, 0.03), 0.6),
+        ((0.3, 0.3, 0.2), (0.03, 0.03, 0.03), 0.6),  # the same depth twice
+    ]
+    odd = random_splats(len(rows), 3, degree=3)
+    means, scales, opacities = (torch.tensor([row[i] for row in rows]) for i in range(3))
+    quaternions = odd.quaternions.clone()
+    quaternions[2] = 0  # no rotation at all
+    return concatenate(random_splats(150, 4, degree=3), Splats(means, quaternions, scales, opacities, odd.sh))
+
+
+def leaves(splats: Splats, dtype: torch.dtype) -> Splats:
+    out = {name: tensor.detach().to(dtype).clone() for name, tensor in splats.tensors().items()}
+    return Splats(**{name: t.requires_grad_(name != "view_rotations") for name, t in out.items()})
+
+
+def loss(images: SplatImages, seed: int = 0) -> Tensor:
+    """A random linear function of colour, alpha and depth."""
+    g = torch.Generator().manual_seed(seed)
+    parts = (images.color, images.alpha, images.depth)
+    return sum((part * torch.randn(part.shape, generator=g)).sum() for part in parts)  # type: ignore[return-value]
+
+
+def relative(ours: Tensor | None, exact: Tensor | None) -> float:
+    assert ours is not None and exact is not None
+    return float((ours - exact).norm() / exact.norm().clamp(min=1e-9))
+
+
+def compare(splats: Splats, cameras: Cameras, rule: SplatRule, **options: int) -> SplatImages:
+    """Render and differentiate with both; returns the kernel's images."""
+    ours, exact = leaves(splats, torch.float32), leaves(splats, torch.float64)
+    images = rasterize_splats(ours, cameras, rule=rule, backend="cpu", **options)  # type: ignore[arg-type]
+    wanted = rasterize_splats(exact, cameras, rule=rule, backend="reference", **options)  # type: ignore[arg-type]
+    for name in ("color", "alpha", "depth"):
+        assert float((getattr(images, name) - getattr(wanted, name)).detach().abs().max()) <= IMAGE_TOLERANCE, name
+    assert torch.equal(images.radii, wanted.radii.float())
+    if len(splats):
+        loss(images).backward()
+        loss(wanted).backward()
+        assert relative(images.means2d.grad, wanted.means2d.grad) <= GRADIENT_TOLERANCE
+        for name in ("means", "quaternions", "scales", "opacities", "sh"):
+            assert relative(getattr(ours, name).grad, getattr(exact, name).grad) <= GRADIENT_TOLERANCE, name
+    return images
+
+
+@pytest.mark.parametrize("rule", [GSPLAT, INRIA], ids=["gsplat", "inria"])
+@pytest.mark.parametrize("seed", range(4))
+def test_random_scenes_equal_the_reference(seed: int, rule: SplatRule) -> None:
+    splats = random_splats(60 + 90 * seed, seed, degree=seed, turned=seed > 1)
+    images = compare(splats, two_cameras(), rule)
+    assert float(images.alpha.detach().max()) > 0.9
+
+
+@pytest.mark.parametrize("rule", [GSPLAT, INRIA], ids=["gsplat", "inria"])
+def test_awkward_gaussians_equal_the_reference(rule: SplatRule) -> None:
+    images = compare(awkward_splats(), two_cameras(), rule)
+    assert (images.radii[:, 152:155] == 0).all()
+    assert bool(torch.isfinite(images.color).all())
+
+
+@pytest.mark.parametrize("level", [0, 1, 2], ids=["base", "avx2", "avx512"])
+def test_every_instruction_set_equals_the_reference(level: int) -> None:
+    best = library().ap3d_splats_limit(2)
+    if level > best:
+        pytest.skip("this machine lacks it")
+    try:
+        assert library().ap3d_splats_limit(level) == level
+        compare(awkward_splats(), two_cameras(), GSPLAT)
+    finally:
+        library().ap3d_splats_limit(2)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_none_and_one(count: int) -> None:
+    splats = random_splats(count, 9)
+    images = compare(splats, two_cameras(), GSPLAT)
+    assert images.color.shape == (2, 3, 53, 70) and images.means2d.shape == (2, count, 2)
+    assert bool((images.alpha > 0).any()) == (count == 1)
+
+
+def test_opaque_layers_stop_and_pass_no_gradient_behind() -> None:
+    layers = random_splats(12, 1)
+    means = torch.zeros(12, 3)
+    means[:, 2] = torch.linspace(0.5, -0.5, 12)
+    wall = Splats(means, layers.quaternions, torch.full((12, 3), 0.3), torch.full((12,), 0.95), layers.sh)
+    camera = look_at(torch.tensor([[0.0, 0.0, 2.5]]), torch.zeros(3), 30.0, 48)
+    images = compare(wall, camera, GSPLAT)
+    assert float(images.alpha[0, 0, 24, 24]) > 0.999
+
+
+def test_a_lone_gaussian_follows_the_formula() -> None:
+    sigma, distance, opacity = 0.05, 2.0, 0.7
+    splats = Splats(
+        torch.zeros(1, 3), torch.tensor([[1.0, 0, 0, 0]]), torch.full((1, 3), sigma), torch.tensor([opacity]),
+        torch.tensor([[[0.2, -0.1, 0.4]]]),
+    )  # fmt: skip
+    camera = look_at(torch.tensor([[0.0, 0.0, distance]]), torch.zeros(3), 40.0, 65)
+    images = rasterize_splats(splats, camera)
+    focal = float(camera.intrinsics[0, 0])
+    variance = (sigma * focal / distance) ** 2 + 0.3
+    for dx, dy in ((0, 0), (3, -2), (-4, 1)):
+        alpha = opacity * math.exp(-0.5 * (dx * dx + dy * dy) / variance)
+        assert float(images.alpha[0, 0, 32 + dy, 32 + dx]) == pytest.approx(alpha, abs=1e-6)
+        assert float(images.depth[0, 0, 32 + dy, 32 + dx]) == pytest.approx(alpha * distance, abs=1e-5)
+        red = 0.2 * 0.28209479177387814 + 0.5
+        assert float(images.color[0, 0, 32 + dy, 32 + dx]) == pytest.approx(alpha * red, abs=1e-6)
+
+
+def test_camera_batch_equals_loop_and_fewer_degrees_equal_truncation() -> None:
+    splats, cameras = random_splats(200, 5, degree=3, turned=True), two_cameras()
+    together = rasterize_splats(splats, cameras, sh_degree=1)
+    tensors = splats.tensors()
+    short = Splats(**(tensors | {"sh": tensors["sh"][:, :4]}))
+    for i in range(2):
+        alone = rasterize_splats(short, cameras[i])
+        for name in ("color", "alpha", "depth", "radii", "means2d"):
+            assert torch.equal(getattr(together, name)[i], getattr(alone, name)[0]), name
+
+
+def test_threads_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for threads in ("1", "2", "7"):
+        monkeypatch.setenv("AP3D_THREADS", threads)
+        splats = leaves(random_splats(3000, 6, degree=2), torch.float32)
+        images = rasterize_splats(splats, two_cameras(150, 130))
+        loss(images).backward()
+        gradients = [t.grad for name, t in splats.tensors().items() if name != "view_rotations"]
+        results.append([images.color, images.alpha, images.depth, images.means2d.grad, *gradients])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))  # type: ignore[arg-type]
+
+
+def test_a_rotated_head_keeps_its_colours() -> None:
+    """Turning Gaussians and camera together, with the turn given as view rotation, changes nothing."""
+    splats = random_splats(80, 7, degree=3)
+    cameras = two_cameras()
+    turn = reference.rotation_matrices(torch.tensor([[0.8, 0.3, -0.4, 0.2]]))[0]
+    pose = cameras.cam2world.clone()
+    pose[:, :3] = turn @ pose[:, :3]
+    q, p = torch.tensor([0.8, 0.3, -0.4, 0.2]), splats.quaternions
+    turned_q = torch.cat(
+        [(q[0] * p[:, :1] - p[:, 1:] @ q[1:, None]), q[0] * p[:, 1:] + p[:, :1] * q[1:]
+         + torch.linalg.cross(q[1:].expand(len(p), 3), p[:, 1:])], 1
+    )  # fmt: skip
+    turned = Splats(
+        splats.means @ turn.T, turned_q, splats.scales, splats.opacities, splats.sh, turn.expand(len(p), 3, 3)
+    )
+    before = rasterize_splats(splats, cameras)
+    after = rasterize_splats(turned, Cameras(pose, cameras.intrinsics, cameras.width, cameras.height))
+    assert torch.allclose(before.color, after.color, atol=2e-4)
+
+
+def test_over_is_the_only_composition() -> None:
+    images = rasterize_splats(random_splats(100, 8), two_cameras())
+    white = images.over(torch.ones(3))
+    assert torch.allclose(white, images.color + 1 - images.alpha)
+    picture = torch.rand(3, 53, 70, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(images.over(picture), images.over(picture.expand(2, 3, 53, 70)))
+
+
+def test_backward_twice_through_a_retained_graph() -> None:
+    splats = leaves(random_splats(50, 2), torch.float32)
+    images = rasterize_splats(splats, two_cameras())
+    loss(images).backward(retain_graph=True)
+    assert splats.means.grad is not None
+    first = splats.means.grad.clone()
+    loss(images).backward()
+    assert torch.allclose(splats.means.grad, 2 * first)
+
+
+@pytest.mark.parametrize("name", ["means", "quaternions", "scales", "opacities", "sh"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_values_that_are_not_finite_are_refused_by_name(name: str, value: float) -> None:
+    tensors = random_splats(5, 0).tensors()
+    tensors[name] = tensors[name].clone()
+    tensors[name].view(-1)[3] = value
+    with pytest.raises(NumericalError, match=name):
+        rasterize_splats(Splats(**tensors), two_cameras())
+
+
+def test_wrong_shapes_degrees_and_backends_are_refused() -> None:
+    good = random_splats(5, 0)
+    with pytest.raises(ValueError, match=r"scales must be \[5, 3\]"):
+        Splats(**(good.tensors() | {"scales": torch.ones(5)}))
+    with pytest.raises(ValueError, match="sh must be"):
+        Splats(**(good.tensors() | {"sh": torch.ones(5, 2, 3)}))
+    with pytest.raises(ValueError, match="sh_degree 1"):
+        rasterize_splats(good, two_cameras(), sh_degree=1)
+    with pytest.raises(InputError, match="unknown rasteriser 'opengl'"):
+        rasterize_splats(good, two_cameras(), backend="opengl")
+    with pytest.raises((InputError, MissingDependencyError), match="gsplat"):
+        rasterize_splats(good, two_cameras(), backend="gsplat")
+
+
+def test_reference_gradients_pass_a_finite_difference_check() -> None:
+    """The twin is trusted only because numbers, not its own formulas, confirm it."""
+    splats = random_splats(6, 11, degree=1)
+    camera = Cameras(two_cameras(24, 20).cam2world[:1].double(), torch.tensor([[40.0, 35, 12, 10]]).double(), 24, 20)
+    tensors = [t.double().requires_grad_() for t in splats.tensors().values()]
+
+    def render(*values: Tensor) -> Tensor:
+        return rasterize_splats(Splats(*values), camera, backend="reference", rule=SOFT).color
+
+    SOFT = SplatRule(alpha_clamp=2.0, extent=100.0, opacity_aware=True, cut=1e-30, stop=0.0)
+    assert torch.autograd.gradcheck(render, tensors, eps=1e-6, atol=1e-5, fast_mode=True)
