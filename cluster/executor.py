@@ -76,6 +76,6 @@ class Executor(Protocol):
 def load_error(loaded: Mapping[str, Any]) -> Ap3dError:
     """The error of a worker that could not load its models, as one to raise in the driver."""
     message = f"the models cannot be loaded on {loaded['host']}: {loaded['error']}"
-    if loaded["error_class"] in {c.__name__ for c in (InputError, *InputError.__subclasses__())}:
+    if loaded["error_class"] in ("InputError", *(c.__name__ for c in InputError.__subclasses__())):
         return InputError(message)
     return RunError(f"{message} ({loaded['error_class']})")

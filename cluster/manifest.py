@@ -160,8 +160,8 @@ def _read_part(store: Store, name: str) -> pa.Table | None:
     try:
         return schema.conformed(pq.read_table(io.BytesIO(data)))
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataFileError(f"{store.path(name)} is damaged ({reason}); delete it and run jobs.compact --rebuild") from error
+        cure = "delete it and run jobs.compact --rebuild"
+        raise DataFileError(f"{store.path(name)} is damaged ({str(error).splitlines()[0]}); {cure}") from error
 
 
 def _encode(table: pa.Table) -> bytes:

@@ -177,7 +177,9 @@ def _values(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _absent(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value)) or (isinstance(value, str) and not value.strip())
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _resolved(record: Record, uri: str) -> Record:

@@ -76,9 +76,9 @@ class RayExecutor:
         default = AUTOSCALED_NODE_WAIT_SECONDS if autoscales() else NODE_WAIT_SECONDS
         self._node_wait = default if node_wait is None else node_wait
         needs = {"num_gpus": spec.gpus, "num_cpus": 0} if spec.gpus else {"num_cpus": spec.threads}
-        self._actor_class = ray.remote(
-            **needs, max_restarts=0, max_task_retries=0, concurrency_groups={_CONTROL: 1}
-        )(Worker)
+        self._actor_class = ray.remote(**needs, max_restarts=0, max_task_retries=0, concurrency_groups={_CONTROL: 1})(
+            Worker
+        )
         self._slots: list[_Slot] = []
         self._made = 0
         self._deaths_while_loading = 0
@@ -231,9 +231,7 @@ def _loss(error: RayError) -> Loss:
 
 
 def _described(nodes: list[dict[str, Any]]) -> str:
-    machines = [
-        f"{node['NodeManagerAddress']} ({node['Resources'].get('CPU', 0):g} CPU, {node['Resources'].get('GPU', 0):g} GPU)"
-        for node in nodes[:8]
-    ]
+    amounts = [(n["NodeManagerAddress"], n["Resources"].get("CPU", 0), n["Resources"].get("GPU", 0)) for n in nodes[:8]]
+    machines = [f"{address} ({cpus:g} CPU, {gpus:g} GPU)" for address, cpus, gpus in amounts]
     more = f" and {len(nodes) - 8} more" if len(nodes) > 8 else ""
     return f"{len(nodes)} machine{'s' if len(nodes) != 1 else ''}: {', '.join(machines)}{more}"

@@ -220,7 +220,8 @@ def _dry_run(console: Console, options: GenerateOptions, plan: Plan, store: Stor
     if seconds and plan.todo:
         workers = options.sizes.workers or 1
         cost = sorted(seconds)[len(seconds) // 2] * len(plan.todo) / workers
-        _say(console, f"about {duration(cost)} with {workers} worker(s), by the median of {len(seconds)} portraits here")
+        basis = f"the median of {len(seconds)} portraits here"
+        _say(console, f"about {duration(cost)} with {workers} worker{'s' if workers > 1 else ''}, by {basis}")
     return 0
 
 

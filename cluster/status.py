@@ -13,6 +13,7 @@ from cluster import gallery, lease, manifest
 from cluster.progress import duration, error_line
 
 SHOWN_ERRORS = 10
+_FAILURE = ("face_id", "error_class", "error_message")
 
 
 def read_status(store: Store) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def read_status(store: Store) -> dict[str, Any]:
     if newest is None and not manifest.has_parts(store):
         raise InputError(f"{store.root!r} holds no dataset (no manifest folder)")
     table = manifest.read_all(store)
-    rows = table.select(["face_id", "config_hash", "preset", "status", "wall_s", "error_class", "error_message"]).to_pylist()
+    rows = table.select(["config_hash", "preset", "status", "wall_s", *_FAILURE]).to_pylist()
     counts = Counter((row["preset"], row["config_hash"], row["status"]) for row in rows)
     seconds = sorted(row["wall_s"] for row in rows if row["status"] == "done" and row["wall_s"])
     return {
@@ -37,7 +38,7 @@ def read_status(store: Store) -> dict[str, Any]:
             for p, c in dict.fromkeys(key[:2] for key in counts)
         ],
         "median_seconds": seconds[len(seconds) // 2] if seconds else None,
-        "failures": [{k: row[k] for k in ("face_id", "error_class", "error_message")} for row in rows if row["status"] == "failed"],
+        "failures": [{k: row[k] for k in _FAILURE} for row in rows if row["status"] == "failed"],
         "run": _run(newest),
         "gallery": store.path(gallery.PAGE),
     }
@@ -47,10 +48,9 @@ def _run(newest: tuple[dict[str, Any], dict[str, Any]] | None) -> dict[str, Any]
     if newest is None:
         return None
     holder, beat = newest
+    state = "gone" if lease.holder_is_gone(holder) else "running"
     if beat.get("released"):
         state = "ended"
-    else:
-        state = "gone" if lease.holder_is_gone(holder) else "running"
     return {**beat.get("progress", {}), "state": state, "host": holder.get("host"), "pid": holder.get("pid")}
 
 

@@ -97,7 +97,8 @@ class Worker:
         started = time.perf_counter()
         try:
             if self.spec.witness and not self._store.exists(self.spec.witness):
-                raise InputError(f"{self.spec.root!r} is not shared with {socket.gethostname()}; use storage that all see")
+                machine = socket.gethostname()
+                raise InputError(f"{self.spec.root!r} is not shared with {machine}; use storage that all machines see")
             module, _, name = self.spec.pipeline.partition(":")
             self._pipeline = getattr(importlib.import_module(module), name)(
                 self.spec.config, self.spec.device, self.spec.threads

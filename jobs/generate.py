@@ -9,6 +9,13 @@ from typing import Any
 from cluster.command import OneLineParser, run_command
 
 STATUS = "exit status: 0 all done, 1 some portraits failed, 2 bad input, 3 the run could not go on, 130/143 interrupted"
+PROMPTS = (
+    ".txt (a prompt a line), .csv, .jsonl or .parquet with prompt and, if wanted, id, seed, abstract_prompt, portrait;"
+    " a path or any fsspec URL"
+)
+EXECUTOR = "this process, or Ray: the cluster in RAY_ADDRESS, else this machine (default: %(default)s)"
+TIMEOUT = "longest time of one try at one portrait (default: 6 h)"
+NODE_WAIT = "wait for a machine that can hold a worker (default: 8, or 1200 where `ray up` scales)"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,28 +31,25 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="python -m jobs.generate", description=__doc__, epilog=STATUS)
+    add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--prompts", metavar="FILE", help=".txt (a prompt a line), .csv, .jsonl or .parquet with prompt"
-                        " and, if wanted, id, seed, abstract_prompt, portrait; a path or any fsspec URL")  # fmt: skip
+    source.add_argument("--prompts", metavar="FILE", help=PROMPTS)
     source.add_argument("--portraits", metavar="DIR", help="folder or URL of Portrait3D results ID.pth with ID.txt")
-    parser.add_argument("--out", metavar="ROOT", required=True, help="the dataset's folder or URL (s3://, gs://, ...)")
-    parser.add_argument("--preset", default="builtin", help="smoke, builtin, draft or paper (default: %(default)s)")
-    parser.add_argument("--config", dest="config_file", metavar="FILE", help="YAML with fields that differ from the preset")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one field, e.g. refine.rounds=1")
-    parser.add_argument("--seed", type=int, default=0, help="for prompts without their own (default: %(default)s)")
-    parser.add_argument("--keep-work", action="store_true", help="keep the outputs of all stages")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, write nothing")
-    workers = parser.add_argument_group("workers")
-    workers.add_argument("--executor", choices=("inline", "ray"), default="inline",
-                         help="this process, or Ray: the cluster in RAY_ADDRESS, else this machine")  # fmt: skip
-    workers.add_argument("--workers", type=int, metavar="N", help="Ray actors (default: one a GPU, or one for 4 cores)")
-    workers.add_argument("--gpus-per-worker", type=float, metavar="F", help="a fraction shares a GPU (default: 1 if any)")
-    workers.add_argument("--threads-per-worker", type=int, metavar="N", help="CPU threads of a worker (default: up to 4)")
-    workers.add_argument("--timeout", dest="timeout_s", type=float, default=6 * 3600.0, metavar="SECONDS",
-                         help="longest time of one try at one portrait (default: 6 h)")  # fmt: skip
-    workers.add_argument("--node-wait", dest="node_wait_s", type=float, metavar="SECONDS",
-                         help="wait for a machine that can hold a worker (default: 8, or 1200 where `ray up` scales)")  # fmt: skip
-    workers.add_argument("--takeover", action="store_true", help="write although another driver seems to be at it")
+    add("--out", metavar="ROOT", required=True, help="the dataset's folder or URL (s3://, gs://, ...)")
+    add("--preset", default="builtin", help="smoke, builtin, draft or paper (default: %(default)s)")
+    add("--config", dest="config_file", metavar="FILE", help="YAML with the fields that differ from the preset")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="one such field, e.g. refine.rounds=1")
+    add("--seed", type=int, default=0, help="for prompts without their own (default: %(default)s)")
+    add("--keep-work", action="store_true", help="keep the outputs of all stages")
+    add("--dry-run", action="store_true", help="say what would be done, write nothing")
+    add = parser.add_argument_group("workers").add_argument
+    add("--executor", choices=("inline", "ray"), default="inline", help=EXECUTOR)
+    add("--workers", type=int, metavar="N", help="Ray actors (default: one a GPU, or one for 4 cores)")
+    add("--gpus-per-worker", type=float, metavar="F", help="a fraction shares a GPU (default: 1 if there is any)")
+    add("--threads-per-worker", type=int, metavar="N", help="CPU threads of a worker (default: up to 4)")
+    add("--timeout", dest="timeout_s", type=float, default=6 * 3600.0, metavar="SECONDS", help=TIMEOUT)
+    add("--node-wait", dest="node_wait_s", type=float, metavar="SECONDS", help=NODE_WAIT)
+    add("--takeover", action="store_true", help="write although another driver seems to be at it")
     return parser
 
 
