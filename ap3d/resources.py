@@ -1,16 +1,19 @@
 """Everything that is loaded once in a process and then borrowed by every stage of every portrait."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from ap3d.config import Config
-from ap3d.diffusion.conditions import ConditionBuilder, ConditionSpec
+from ap3d.diffusion.conditions import ConditionBuilder
 from ap3d.diffusion.models import GuidanceModels
 from ap3d.errors import InputError
 from ap3d.rig import load_rig
 from ap3d.rig.protocol import Rig
-from ap3d.training.shape_prior import ShapePrior
+
+if TYPE_CHECKING:
+    from ap3d.training.shape_prior import ShapePrior
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Resources:
     rig: Rig
     models: GuidanceModels
     conditions: ConditionBuilder
-    shape_prior: ShapePrior | None
+    shape_prior: "ShapePrior | None"
     device: str
     fingerprints: dict[str, str]
     licences: dict[str, str]
@@ -39,10 +42,18 @@ class Resources:
         models = GuidanceModels.load(
             config.models.diffusion, controlnet=config.models.controlnet, device=device, dtype=dtype
         )
-        prior = ShapePrior.load(config.models.shape_prior) if config.models.shape_prior else None
+        prior = _load_prior(config.models.shape_prior)
         fingerprints = {"rig": rig.sha256, "diffusion": models.fingerprint}
         if prior is not None:
             fingerprints["shape_prior"] = prior.fingerprint
         licences = {"rig": rig.licence, "diffusion": models.licence}
-        builder = ConditionBuilder(rig, ConditionSpec.from_values(models.condition_spec, config.models.diffusion))
+        builder = ConditionBuilder(rig, models.condition_spec)
         return Resources(rig, models, builder, prior, device, fingerprints, licences)
+
+
+def _load_prior(spec: str | None) -> "ShapePrior | None":
+    if spec is None:
+        return None
+    from ap3d.training.shape_prior import ShapePrior
+
+    return ShapePrior.load(spec)

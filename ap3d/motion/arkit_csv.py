@@ -38,7 +38,7 @@ def read_arkit_csv(data: bytes, names: tuple[str, ...], fps: float | None = None
         raise DataFileError("the CSV names none of the 52 ARKit actions in its first line (jawOpen, eyeBlinkLeft, ...)")
     if len(rows) < 2:
         raise DataFileError("the CSV holds no frames below its header")
-    table = torch.tensor([[_number(r, i, n) for n, i in known.items()] for n, r in enumerate(rows[1:], 2)])
+    table = torch.tensor([[_number(r, i, line) for i in known.values()] for line, r in enumerate(rows[1:], 2)])
     motion = Motion.still(len(table), fps or _rate(rows, columns), "arkit52", names)
     expression = motion.expression.clone()
     for position, name in enumerate(known):

@@ -34,7 +34,7 @@ def talking(names: tuple[str, ...], seconds: float, fps: float, generator: torch
     expression = _speech(names, times, seconds, generator)
     for start in _blink_times(seconds, generator):
         phase = ((times - start) / _BLINK_SECONDS).clamp(0, 1)
-        closed = (math.pi * phase).sin().pow(0.7)
+        closed = (math.pi * phase).sin().clamp(min=0).pow(0.7)
         for side in ("Left", "Right"):
             column = names.index(f"eyeBlink{side}")
             expression[:, column] = torch.maximum(expression[:, column], closed)

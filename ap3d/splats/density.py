@@ -84,8 +84,9 @@ def control_density(
 
 
 def _strongest_of_each_triangle(binding: Tensor, alpha: Tensor) -> Tensor:
-    best = torch.full((int(binding.max()) + 1,), -1.0).scatter_reduce(0, binding, alpha, "amax")
-    return alpha >= best[binding]
+    rank = alpha.argsort().argsort()  # unique, so that ties keep one as well
+    best = torch.full((int(binding.max()) + 1,), -1).scatter_reduce(0, binding, rank, "amax")
+    return rank == best[binding]
 
 
 def _scattered_children(

@@ -1,0 +1,79 @@
+"""Budgets of the fast tests, and the models that several test folders share."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# Seconds on two cores, by the first folder below tests/; the suite fails when a group takes longer.
+BUDGETS = {
+    "raster": 90, "rig": 30, "motion": 30, "portrait": 45, "splats": 45, "diffusion": 120, "cluster": 150, "jobs": 30,
+    "end_to_end": 150, "training": 60,
+}  # fmt: skip
+OTHER_BUDGET = 30
+_spent: defaultdict[str, float] = defaultdict(float)
+
+
+def _group(path: str) -> str:
+    parts = Path(path).parts
+    return parts[1] if len(parts) > 2 else "."
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up what each group spends; slow tests are outside the budget."""
+    if "slow" not in report.keywords:
+        _spent[_group(report.nodeid.split("::")[0])] += report.duration
+
+
+def _over_budget() -> list[str]:
+    factor = float(os.environ.get("AP3D_TEST_BUDGET_FACTOR", "1"))
+    return [
+        f"tests/{group} took {seconds:.0f} s of {BUDGETS.get(group, OTHER_BUDGET) * factor:.0f} s"
+        for group, seconds in sorted(_spent.items())
+        if seconds > BUDGETS.get(group, OTHER_BUDGET) * factor
+    ]
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """An overspent budget is a failure."""
+    if exitstatus == 0 and _over_budget():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the time of each group and what went over."""
+    shown = ", ".join(f"{group} {seconds:.0f} s" for group, seconds in sorted(_spent.items()))
+    terminalreporter.write_line(f"time by folder: {shown}")
+    for line in _over_budget():
+        terminalreporter.write_line(f"over budget: {line}", red=True)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Processes share the cores: more threads would spin."""
+    import torch
+
+    torch.set_num_threads(1)
+    yield
+
+
+@pytest.fixture(scope="session")
+def rig():  # type: ignore[no-untyped-def]
+    """The built-in rig."""
+    from ap3d.rig import load_rig
+
+    return load_rig("builtin")
+
+
+@pytest.fixture(scope="session")
+def neutral(rig):  # type: ignore[no-untyped-def]
+    """Neutral parameters of the built-in rig."""
+    from ap3d.rig.protocol import RigParams
+
+    return RigParams.neutral(rig)

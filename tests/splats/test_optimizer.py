@@ -1,0 +1,101 @@
+"""State surgery: moments follow their Gaussians, frozen ones stay, checkpoints continue exactly."""
+
+import torch
+from test_avatar import mesh, random_avatar
+
+from ap3d.splats.density import DensityRule, ScreenGradients, control_density
+from ap3d.splats.frames import triangle_frames
+from ap3d.splats.optimizer import AvatarOptimizer
+
+
+def take_steps(optimizer: AvatarOptimizer, count: int, frozen: torch.Tensor | None = None) -> None:
+    for _ in range(count):
+        avatar = optimizer.avatar
+        loss = sum((p.square() * (1 + torch.arange(len(avatar)).view(-1, *[1] * (p.ndim - 1)))).sum()
+                   for p in avatar.parameters().values() if p.numel())  # fmt: skip
+        loss.backward()  # type: ignore[union-attr]
+        optimizer.step(frozen)
+
+
+def test_frozen_gaussians_do_not_move_even_with_momentum() -> None:
+    optimizer = AvatarOptimizer(random_avatar(20, 8))
+    take_steps(optimizer, 3)
+    before = {name: value.clone() for name, value in optimizer.detached().tensors().items()}
+    frozen = torch.arange(20) < 7
+    take_steps(optimizer, 3, frozen)
+    after = optimizer.detached().tensors()
+    for name in ("xyz", "rotation", "scaling", "opacity", "f_dc"):
+        assert torch.equal(before[name][:7], after[name][:7]), name
+        assert not torch.equal(before[name][7:], after[name][7:]), name
+
+
+def test_rebuild_by_identity_changes_nothing_of_the_trajectory() -> None:
+    one, two = (AvatarOptimizer(random_avatar(20, 8)) for _ in range(2))
+    take_steps(one, 3)
+    take_steps(two, 3)
+    two.rebuild(torch.arange(20), torch.zeros(20, dtype=torch.bool))
+    take_steps(one, 3)
+    take_steps(two, 3)
+    for name, value in one.detached().tensors().items():
+        torch.testing.assert_close(value, two.detached().tensors()[name])
+
+
+def test_a_checkpoint_continues_the_same_trajectory() -> None:
+    one = AvatarOptimizer(random_avatar(20, 8), 0.5)
+    take_steps(one, 3)
+    two = AvatarOptimizer.from_state(one.state(), 0.5)
+    take_steps(one, 3)
+    take_steps(two, 3)
+    for name, value in one.detached().tensors().items():
+        assert torch.equal(value, two.detached().tensors()[name]), name
+
+
+def test_split_children_keep_offset_binding_and_group() -> None:
+    vertices, faces = mesh()
+    frames = triangle_frames(vertices, faces)
+    avatar = random_avatar(40, 8)
+    optimizer = AvatarOptimizer(avatar)
+    take_steps(optimizer, 1)
+    avatar = optimizer.detached()
+    hot = torch.zeros(40)
+    hot[[3, 17]] = 1.0
+    gradients = ScreenGradients(40)
+    gradients.add(hot[None, :, None].expand(1, 40, 2), torch.ones(1, 40), 2, 2)
+    rule = DensityRule(gradient=0.5, split_scale=0.0, minimum_opacity=0.0, maximum_scale=1e9, maximum_count=100)
+    added, removed = control_density(optimizer, gradients, frames, rule, torch.Generator().manual_seed(0))
+    result = optimizer.detached()
+    assert (added, removed, len(result)) == (2, 0, 42)
+    for parent, child in ((3, 40), (17, 41)):
+        assert result.binding[child] == avatar.binding[parent] and result.group[child] == avatar.group[parent]
+        assert torch.equal(result.initial_xyz[child], avatar.initial_xyz[parent])
+        distance = (result.xyz[child] - avatar.xyz[parent]).norm()
+        assert 0 < float(distance) < 5 * float(avatar.scaling[parent].exp().max())
+        shrunk = avatar.scaling[parent] - torch.log(torch.tensor(1.6))
+        torch.testing.assert_close(result.scaling[child], shrunk)
+        torch.testing.assert_close(result.scaling[parent], shrunk)
+
+
+def test_pruning_removes_transparent_gaussians_but_keeps_one_a_triangle() -> None:
+    vertices, faces = mesh()
+    avatar = random_avatar(40, 8)
+    avatar.opacity[:] = -10.0
+    avatar.opacity[avatar.binding == 1] = 3.0
+    optimizer = AvatarOptimizer(avatar)
+    rule = DensityRule(gradient=1e9, maximum_scale=1e9)
+    frames = triangle_frames(vertices, faces)
+    control_density(optimizer, ScreenGradients(40), frames, rule, torch.Generator())
+    result = optimizer.detached()
+    counts = torch.bincount(result.binding, minlength=8)
+    owned = torch.bincount(avatar.binding, minlength=8) > 0
+    assert counts[1] == (avatar.binding == 1).sum() > 1
+    assert torch.equal(counts > 0, owned) and len(result) < 40
+
+
+def test_growth_stops_at_the_maximum_count() -> None:
+    vertices, faces = mesh()
+    optimizer = AvatarOptimizer(random_avatar(40, 8))
+    gradients = ScreenGradients(40)
+    gradients.add(torch.rand(1, 40, 2), torch.ones(1, 40), 64, 64)
+    rule = DensityRule(gradient=0.0, minimum_opacity=0.0, maximum_scale=1e9, maximum_count=45)
+    control_density(optimizer, gradients, triangle_frames(vertices, faces), rule, torch.Generator())
+    assert len(optimizer.avatar) == 45
