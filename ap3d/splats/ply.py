@@ -1,15 +1,13 @@
 """Gaussian PLY files: the triangle-local one of a bundle, and the world one that 3DGS viewers open."""
 
-import io
-
 import numpy as np
 import torch
-from plyfile import PlyData, PlyElement
 from torch import Tensor
 
 from ap3d.errors import DataFileError
 from ap3d.raster.splats import Splats
 from ap3d.splats.avatar import GaussianAvatar, Group
+from ap3d.splats.ply_table import read_table, write_table
 
 MASKS = {
     "hair_points_mask": Group.HAIR,
@@ -29,7 +27,7 @@ def write_local(avatar: GaussianAvatar) -> bytes:
     columns = [avatar.xyz, avatar.f_dc, rest, avatar.opacity, avatar.scaling, avatar.rotation]
     table = torch.cat([*(c.detach() for c in columns), avatar.binding[:, None].float(), masks], 1)
     names = [*_COMMON, *(f"f_rest_{i}" for i in range(rest.shape[1])), *_SHAPE, "binding_0", *MASKS]
-    return _write(table, names)
+    return write_table(table.numpy(), names)
 
 
 def read_local(data: bytes) -> GaussianAvatar:
@@ -38,14 +36,14 @@ def read_local(data: bytes) -> GaussianAvatar:
     Raises:
         DataFileError: not such a file.
     """
-    vertex = _vertices(data)
-    names = {p.name for p in vertex.properties}
+    vertex = read_table(data)
+    names = set(vertex)
     missing = set(_COMMON + _SHAPE + ["binding_0"]) - names
     if missing:
         raise DataFileError(f"this PLY is not bound to a rig: it lacks {', '.join(sorted(missing))}")
     column = lambda *n: torch.from_numpy(np.stack([np.asarray(vertex[k], np.float32) for k in n], 1))  # noqa: E731
     rest = sorted((n for n in names if n.startswith("f_rest_")), key=lambda n: int(n[7:]))
-    count = len(vertex)
+    count = len(vertex["x"])
     f_rest = column(*rest).reshape(count, 3, -1).transpose(1, 2).contiguous() if rest else torch.zeros(count, 0, 3)
     group = torch.zeros(count, dtype=torch.int64)
     for name, value in MASKS.items():
@@ -72,19 +70,4 @@ def write_world(splats: Splats) -> bytes:
         1,
     )  # fmt: skip
     names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"]
-    return _write(table, [*names, *(f"f_rest_{i}" for i in range(rest.shape[1])), *_SHAPE])
-
-
-def _write(table: Tensor, names: list[str]) -> bytes:
-    array = np.ascontiguousarray(table.detach().numpy().astype("<f4"))
-    structured = array.view([(n, "<f4") for n in names])[:, 0]
-    buffer = io.BytesIO()
-    PlyData([PlyElement.describe(structured, "vertex")], byte_order="<").write(buffer)
-    return buffer.getvalue()
-
-
-def _vertices(data: bytes) -> PlyElement:
-    try:
-        return PlyData.read(io.BytesIO(data))["vertex"]
-    except Exception as error:
-        raise DataFileError(f"this is not a whole PLY file: {error}") from error
+    return write_table(table.detach().numpy(), [*names, *(f"f_rest_{i}" for i in range(rest.shape[1])), *_SHAPE])

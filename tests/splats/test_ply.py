@@ -38,7 +38,10 @@ def test_world_file_holds_the_posed_gaussians() -> None:
     torch.testing.assert_close(torch.sigmoid(torch.tensor(vertex["opacity"])), splats.opacities, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("data", [b"", b"ply\nformat binary", b"not a ply at all"])
+TRUNCATED = write_local(random_avatar(5, 8))[:-3]
+
+
+@pytest.mark.parametrize("data", [b"", b"ply\nformat binary", b"not a ply at all", TRUNCATED])
 def test_other_files_are_refused_in_one_line(data: bytes) -> None:
     with pytest.raises(DataFileError) as caught:
         read_local(data)
