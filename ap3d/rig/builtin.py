@@ -29,7 +29,7 @@ PARTS = ("skin", "left_eye", "right_eye", "upper_teeth", "lower_teeth", "tongue"
 _REQUIRED = (
     "template", "faces", "uv", "parts", "face_parts", "shape_basis", "expression_basis", "expression_names", "joints",
     "joint_basis", "lbs_weights", "landmark_faces", "landmark_weights", "head_vertices", "prior_mean", "prior_factor",
-    "lips", "ears", "lids", "mouth",
+    "lips", "ears", "lids", "mouth", "lid_pairs", "lid_shares",
 )  # fmt: skip
 
 
@@ -42,6 +42,7 @@ class BuiltinRig:
     """
 
     name = "builtin"
+    licence = "CC0-1.0"
     expression_basis = "arkit52"
     default_scale = SCALE
 
@@ -59,6 +60,7 @@ class BuiltinRig:
         self.masks = {k: tensor(k) for k in ("lips", "ears", "lids", "mouth")}  # [V] each, soft
         self.head_vertices = tensor("head_vertices", torch.int64)
         self.expression_names = tuple(str(n) for n in arrays["expression_names"])
+        self._index = {n: i for i, n in enumerate(self.expression_names)}
         self.n_shape, self.n_expression = len(arrays["shape_basis"]), len(self.expression_names)
         self.topology_sha256 = hashlib.sha256(self.faces.numpy().tobytes()).hexdigest()
         vertices = len(self.template)
@@ -66,11 +68,11 @@ class BuiltinRig:
         self._joints, self._joint_basis = tensor("joints"), tensor("joint_basis").flatten(1)
         self._weights = tensor("lbs_weights")
         self._weights = self._weights / self._weights.sum(1, keepdim=True)
+        self._init_lids(tensor("lid_pairs", torch.int64).flatten(0, 1), tensor("lid_shares"))
         self._landmarks = self.faces[tensor("landmark_faces", torch.int64)], tensor("landmark_weights")
         self._eyes = [torch.nonzero(self.parts == p)[:, 0] for p in (2, 1)]  # right first, as landmark 68
         self.prior_mean, self.prior_factor = tensor("prior_mean"), tensor("prior_factor")
-        self._index = {n: i for i, n in enumerate(self.expression_names)}
-
+        
     @classmethod
     def load(cls, path: Path = PATH) -> "BuiltinRig":
         """Read the rig's npz.
@@ -89,6 +91,21 @@ class BuiltinRig:
             raise DataFileError(f"rig file {path} is damaged or not a rig ({reason}); reinstall ap3d") from None
         return cls(arrays, hashlib.sha256(data).hexdigest())
 
+    def _init_lids(self, pairs: Tensor, shares: Tensor) -> None:
+        """What a shape adds to the distance between the lids, per pair of edge vertices, and who shares it."""
+        basis = self._basis[: self.n_shape].reshape(self.n_shape, -1, 3)
+        self._lid_basis = (basis[:, pairs[:, 1]] - basis[:, pairs[:, 0]]).flatten(1)
+        self._lid_vertices = torch.nonzero(shares.abs().sum(1) > 1e-4)[:, 0]
+        self._lid_shares = shares[self._lid_vertices]
+        self._blinks = [self.expression_names.index(f"eyeBlink{s}") for s in ("Left", "Right")]
+
+    def _close_lids(self, rest: Tensor, shape: Tensor, controls: Tensor) -> Tensor:
+        """Let the lids of every shape meet: add the shape's part of their distance, by how far they are closed."""
+        missing = (shape @ self._lid_basis).reshape(len(shape), -1, 3)
+        blink = controls[:, self._blinks].repeat_interleave(missing.shape[1] // 2, 1)
+        extra = torch.einsum("vk,bkc->bvc", self._lid_shares, missing * blink[..., None])
+        return rest.index_add(1, self._lid_vertices, extra)
+
     @cached_property
     def regions(self) -> dict[str, Tensor]:
         """Face ids by region name; see ``ap3d.rig.regions``."""
@@ -101,6 +118,7 @@ class BuiltinRig:
         controls, gaze = self.controls(params)
         coefficients = torch.cat([params.shape, controls], 1)
         rest = self.template + (coefficients @ self._basis).reshape(len(coefficients), -1, 3)
+        rest = self._close_lids(rest, params.shape, controls)
         joints = (self._joints.flatten() + params.shape @ self._joint_basis).reshape(len(rest), -1, 3)
         transforms = self._joint_transforms(params, joints, gaze)
         blended = torch.einsum("vj,bjrc->bvrc", self._weights, transforms)
@@ -113,7 +131,7 @@ class BuiltinRig:
         Returns:
             Controls ``[B, 52]`` and the eyeballs' axis-angle ``[B, 2, 3]`` (left, right), radians.
         """
-        at = lambda name: params.expression[:, self._index[name]]  # noqa: E731
+        at = lambda name: params.expression[:, self._index[name]]
         changed: dict[str, Tensor] = {
             "jawOpen": (at("jawOpen") + params.jaw[:, 0] / JAW_OPEN_ANGLE).clamp(0, 1),
         }

