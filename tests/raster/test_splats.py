@@ -222,6 +222,22 @@ def test_backward_twice_through_a_retained_graph() -> None:
     assert torch.allclose(splats.means.grad, 2 * first)
 
 
+def test_values_over_twelve_decades_stay_finite() -> None:
+    g = torch.Generator().manual_seed(0)
+
+    def spread(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g) * 10 ** (12 * torch.rand(*shape, generator=g) - 6)
+
+    for i in range(200):
+        values = (spread(50, 3), spread(50, 4), spread(50, 3), 1.5 * torch.rand(50, generator=g), spread(50, 4, 3))
+        splats = leaves(Splats(*values), torch.float32)
+        images = rasterize_splats(splats, two_cameras(), rule=(GSPLAT, INRIA)[i % 2])
+        loss(images).backward()
+        results = [images.color, images.alpha, images.depth, *(t.grad for t in splats.tensors().values())]
+        assert all(t is not None and bool(torch.isfinite(t).all()) for t in results)
+        assert bool(((images.alpha >= 0) & (images.alpha <= 1)).all())
+
+
 @pytest.mark.parametrize("name", ["means", "quaternions", "scales", "opacities", "sh"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_values_that_are_not_finite_are_refused_by_name(name: str, value: float) -> None:

@@ -68,6 +68,7 @@ struct Footprint {
     double jacobian[6], axes[9];  // axes in camera space
     double flat[6];             // jacobian times axes, 2 x 3
     double a, b, c;             // covariance in square pixels, with the blur
+    double given;               // variance along x at a given y: determinant / c
 };
 
 bool project(const View &v, const Ellipsoid &e, const ap3d_rule &rule, Footprint &f) {
@@ -94,6 +95,10 @@ bool project(const View &v, const Ellipsoid &e, const ap3d_rule &rule, Footprint
         f.flat[3 + k] = j[4] * f.axes[3 + k] + j[5] * f.axes[6 + k];
         f.a += f.flat[k] * f.flat[k], f.b += f.flat[k] * f.flat[3 + k], f.c += f.flat[3 + k] * f.flat[3 + k];
     }
+    // a - b^2/c by way of the minors of `flat`: no cancellation, however long the needle, and never below the blur.
+    const double *p = f.flat, *q = f.flat + 3;
+    const double m0 = p[1] * q[2] - p[2] * q[1], m1 = p[2] * q[0] - p[0] * q[2], m2 = p[0] * q[1] - p[1] * q[0];
+    f.given = (m0 * m0 + m1 * m1 + m2 * m2 + rule.blur * (f.a + f.c - rule.blur)) / f.c;
     return true;
 }
 
@@ -108,7 +113,7 @@ double rectangle(const View &v, const ap3d_rule &rule, const Footprint &f, doubl
         const double extent = std::min((double)rule.extent, std::sqrt(2 * std::log(opacity / rule.cut)));
         rx = std::ceil(extent * std::sqrt(f.a)), ry = std::ceil(extent * std::sqrt(f.c));
     } else {
-        const double mid = 0.5 * (f.a + f.c), det = f.a * f.c - f.b * f.b;
+        const double mid = 0.5 * (f.a + f.c), det = f.given * f.c;
         rx = ry = std::ceil(rule.extent * std::sqrt(mid + std::sqrt(std::max(0.1, mid * mid - det))));
     }
     const double shift = rule.opacity_aware ? 0 : 0.5;  // the latter's pixel centres are whole numbers
@@ -150,7 +155,7 @@ struct Gradient {
 
 // dL/d(factor) to dL/d(covariance): l11 = m^-1/2, l21 = -(b/c) l11, l22 = c^-1/2 with m = a - b^2/c.
 void covariance_gradient(const Footprint &f, const float *factor, double *out) {
-    const double slope = f.b / f.c, m = f.a - f.b * slope, l11 = 1 / std::sqrt(m);
+    const double slope = f.b / f.c, m = f.given, l11 = 1 / std::sqrt(m);
     const double vm = -0.5 * l11 / m * (factor[0] - slope * factor[1]);
     out[0] = vm;
     out[1] = -2 * slope * vm - l11 / f.c * factor[1];
@@ -255,7 +260,7 @@ void ap3d_splats_project(const ap3d_gaussians *g, const ap3d_views *cameras, con
                 out->depths[i] = (float)f.t[2];
                 out->radii[i] = (float)rectangle(v, *rule, f, e.opacity, xy[0], xy[1], tiles);
                 if (out->radii[i] == 0) continue;
-                const double slant = f.b / f.c, l11 = 1 / std::sqrt(f.a - f.b * slant);
+                const double slant = f.b / f.c, l11 = 1 / std::sqrt(f.given);
                 out->factors[3 * i] = (float)l11, out->factors[3 * i + 1] = (float)(-slant * l11);
                 out->factors[3 * i + 2] = (float)(1 / std::sqrt(f.c));
                 const Sight s = sight(v, e, g->view_rotations ? g->view_rotations + 9 * (size_t)n : nullptr);
