@@ -121,6 +121,7 @@ def load_component(model_class: Any, folder: Path, device: Any, dtype: Any) -> A
     options: dict[str, Any] = {"variant": "fp16"} if all(".fp16." in f.name for f in files) else {}
     name = "dtype" if model_class.__module__.startswith("transformers") else "torch_dtype"
     try:
+        _hide_progress()
         model = model_class.from_pretrained(
             str(folder), use_safetensors=True, local_files_only=True, **{name: dtype}, **options
         )
@@ -128,6 +129,13 @@ def load_component(model_class: Any, folder: Path, device: Any, dtype: Any) -> A
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataFileError(f"{folder} is not a usable {model_class.__name__}: {reason}") from error
     return model.to(device).eval().requires_grad_(False)
+
+
+def _hide_progress() -> None:
+    """No bars for files that load in a blink."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def fingerprint(folders: list[Path]) -> str:

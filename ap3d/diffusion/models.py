@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ap3d.diffusion.conditions import ConditionSpec
 from ap3d.diffusion.latents import LatentCodec, LinearDecoder
 from ap3d.diffusion.loading import fingerprint, load_component, read_json, resolve_model_folder
 from ap3d.diffusion.prompts import complete_prompt, unknown_words
@@ -21,7 +22,7 @@ class GuidanceModels:
 
     Attributes:
         alphas_cumprod: ``[T]`` of the noise schedule.
-        condition_spec: the first ControlNet's ``condition.json``, empty where it has none.
+        condition_spec: what the first ControlNet's condition image shows.
         image_size: pixels of a square picture.
         latent_shape: ``(C, h, w)``.
         vocabulary: the words that the text encoder was trained on, or None for an open vocabulary.
@@ -29,7 +30,7 @@ class GuidanceModels:
 
     def __init__(
         self, folders: list[Path], unet: nn.Module, controlnets: list[nn.Module], text_encoder: nn.Module, tokenizer: Any,
-        codec: LatentCodec, scheduler: Any, condition_spec: dict[str, Any], prompt_spec: dict[str, Any],
+        codec: LatentCodec, scheduler: Any, condition_spec: ConditionSpec, prompt_spec: dict[str, Any],
     ) -> None:  # fmt: skip
         self.folders = folders
         self.unet, self.controlnets, self.text_encoder = unet, controlnets, text_encoder
@@ -72,17 +73,17 @@ class GuidanceModels:
             raise DataFileError(f"{folder / 'tokenizer'} is not a CLIP tokenizer") from error
         vae_folder = folder / "vae"
         vae = load_component(_vae_class(vae_folder), vae_folder, device, dtype)
-        spec_file, prompt_file = control_folders[:1], folder / "prompts.json"
-        condition_file = spec_file[0] / "condition.json" if spec_file else None
+        prompt_file = folder / "prompts.json"
+        controlnets = [load_component(ControlNetModel, f, device, dtype) for f in control_folders]
         models = GuidanceModels(
             [folder, *(f for f in control_folders if f.parent != folder)],
             load_component(UNet2DConditionModel, folder / "unet", device, dtype),
-            [load_component(ControlNetModel, f, device, dtype) for f in control_folders],
+            controlnets,
             load_component(CLIPTextModel, folder / "text_encoder", device, dtype),
             tokenizer,
             LatentCodec(vae, LinearDecoder.load(vae_folder, device, dtype)),
             scheduler,
-            read_json(condition_file) if condition_file and condition_file.exists() else {},
+            _condition_spec(control_folders, controlnets),
             read_json(prompt_file) if prompt_file.exists() else {},
         )
         models._check()
@@ -101,6 +102,11 @@ class GuidanceModels:
     def fingerprint(self) -> str:
         """sha256 of all weights and configurations."""
         return fingerprint(self.folders)
+
+    @property
+    def licence(self) -> str:
+        """Licence that the model folder states in ``prompts.json``, or where to look for it."""
+        return str(self.prompt_spec.get("licence", f"see the model card of {self.folders[0].name}"))
 
     @property
     def vae_scale(self) -> int:
@@ -237,6 +243,22 @@ def _controlnet_folders(folder: Path, controlnet: str | Path | Sequence[str | Pa
         return [folder / "controlnet"] if (folder / "controlnet").is_dir() else []
     listed = [controlnet] if isinstance(controlnet, str | Path) else list(controlnet)
     return [resolve_model_folder(one) for one in listed]
+
+
+def _condition_spec(folders: list[Path], controlnets: list[nn.Module]) -> ConditionSpec:
+    """The first ControlNet's ``condition.json``; the published four-channel ControlNet comes without one."""
+    if not folders:
+        return ConditionSpec()
+    channels = controlnets[0].config.conditioning_channels
+    if (folders[0] / "condition.json").exists():
+        spec = ConditionSpec.read(folders[0])
+    elif channels == ConditionSpec.production().channels:
+        spec = ConditionSpec.production()
+    else:
+        raise InputError(f"{folders[0]} has no condition.json that says what its condition image shows")
+    if spec.channels != channels:
+        raise InputError(f"{folders[0]} takes {channels} condition channels, its condition.json describes {spec.channels}")
+    return spec
 
 
 def _vae_class(folder: Path) -> Any:

@@ -236,3 +236,20 @@ def caption_words() -> list[str]:
     phrases.append("a an with wearing in and of the portrait photo head skin skinned hair eyes bearded bun young")
     text = " ".join(phrases).replace("{view}", "").replace("{prompt}", "")
     return sorted({w for phrase in text.split() for w in phrase.replace("-", " ").strip(",").split()})
+
+
+def plain_caption(person: PortraitAttributes, framing: str = "full", view: str = "front view") -> str:
+    """The one fixed wording of a person, used by probes: every attribute is said, the first wording of each."""
+    noun = {"man": "boy", "woman": "girl"}[person.gender] if person.age == "child" else person.gender
+    adjectives = [person.age] * (person.age != "child") + [person.build] * (person.build != "average")
+    subject = " ".join([*adjectives, noun])
+    hair = {"bald": "bald", "bun": f"{person.hair_colour} hair in a bun"}
+    parts = [
+        ("an " if subject[0] in "aeiou" else "a ") + subject,
+        f"{person.skin} skin",
+        hair.get(person.hair_style, f"{person.hair_style} {person.hair_colour} hair"),
+        *([f"a {person.hair_colour} beard"] if person.beard else []),
+        f"{person.eye_colour} eyes",
+        f"wearing a {person.shirt} shirt",
+    ]
+    return framed_prompt(", ".join(parts), framing, view)

@@ -144,7 +144,7 @@ def pretrain_text_encoder(
         optimizer.step()
         schedule.step()
         if step % 50 == 0 or step == config.steps - 1:
-            report({"step": step, "loss": float(loss), "seconds": time.monotonic() - started})
+            report({"step": step, "loss": float(loss.detach()), "seconds": time.monotonic() - started})
     accuracy = _accuracy(encoder, heads, tokenizer, CaptionWriter(np.random.default_rng(config.seed + 1)))
     encoder.eval().half().save_pretrained(folder / "text_encoder", safe_serialization=True)
     return accuracy

@@ -1,0 +1,67 @@
+"""Checkpoints and exports that a kill at any moment leaves whole."""
+
+import csv
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ap3d.errors import DataFileError
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint of tensors and plain values; the old one stays until the new one is whole."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """Read a checkpoint, None where there is none.
+
+    Raises:
+        DataFileError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch has no common error type here
+        raise DataFileError(f"checkpoint {path} cannot be read ({type(error).__name__}); delete it to start anew") from error
+    return state
+
+
+def export_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Replace a folder by what ``write`` puts into a fresh one; readers see the old or the new one, bar an instant."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write(partial)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+class Curve:
+    """A CSV file of training figures; rows after ``step`` are dropped on resuming."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...], step: int = 0) -> None:
+        self.path, self.columns = path, columns
+        rows: list[dict[str, str]] = []
+        if path.exists() and step:
+            with path.open(newline="") as file:
+                rows = [r for r in csv.DictReader(file) if (r.get("step") or "").isdigit() and int(r["step"]) <= step]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def add(self, row: dict[str, object]) -> None:
+        """Append one row; absent columns stay empty."""
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns, extrasaction="ignore").writerow(row)

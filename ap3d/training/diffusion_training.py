@@ -1,0 +1,272 @@
+"""Joint training of UNet and ControlNet on the portrait pool (reference/builtin-diffusion.md, part 2).
+
+x0 prediction, high-noise timesteps, region-weighted error, frozen pretrained text encoder, captions drawn anew for every
+use of a picture. Every random draw comes from two generators that the checkpoint holds.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ap3d.diffusion.conditions import ConditionSpec
+from ap3d.diffusion.latents import LatentCodec, LinearDecoder
+from ap3d.diffusion.models import GuidanceModels
+from ap3d.training.captions import CaptionWriter
+from ap3d.training.checkpoints import load_state, save_state
+from ap3d.training.denoiser import (
+    DenoiserConfig,
+    build_controlnet,
+    build_scheduler,
+    build_unet,
+    scale_condition_embedding,
+)
+from ap3d.training.portrait_pool import PortraitPool, Scene
+from ap3d.training.text_pretraining import token_ids
+from ap3d.training.weighting import RegionWeights, mirror_condition
+
+CHROMA = slice(4, 6)  # latents that hold colour differences
+FINE = slice(6, None)  # latents that hold the finest luma
+MIRRORED = {"left_eye": "right_eye", "right_eye": "left_eye"}
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Schedule of the joint training."""
+
+    samples: int = 100_000
+    batch: int = 16
+    learning_rate: float = 2e-3
+    final_rate: float = 0.03
+    warmup_steps: int = 100
+    decay_from: float = 0.5
+    ema: float = 0.998
+    caption_dropout: float = 0.1
+    condition_dropout: float = 0.08
+    weight_limit: float = 4.0  # of 1 / (1 - alpha)
+    minimum_rows: int = 2048  # rendered before the first step
+    seed: int = 0
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+
+
+class DiffusionTrainer:
+    """Networks, optimiser and random state of one training.
+
+    Args:
+        config: schedule.
+        pool: pictures to draw from.
+        parts: text encoder, tokenizer and autoencoder, trained before.
+        spec: what the pool's conditions show.
+    """
+
+    def __init__(self, config: DiffusionConfig, pool: PortraitPool, parts: "FrozenParts", spec: ConditionSpec) -> None:
+        torch.manual_seed(config.seed)  # the networks' starting values
+        self.config, self.pool, self.parts, self.spec = config, pool, parts, spec
+        self.unet, self.controlnet = build_unet(config.denoiser), build_controlnet(config.denoiser)
+        self._use_plain_attention()
+        rows = np.arange(min(64, len(pool)))
+        scale_condition_embedding(self.controlnet, _to_chw(pool.conditions[rows]))
+        self.scheduler = build_scheduler()
+        self.parameters = [*self.unet.parameters(), *self.controlnet.parameters()]
+        self.ema = [p.detach().clone() for p in self.parameters]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, foreach=True
+        )
+        self.weights = RegionWeights(spec, cell=2 ** (len(parts.vae.config.block_out_channels) - 1))
+        self.rng = np.random.default_rng(config.seed)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.writer = CaptionWriter(self.rng, noise=0.03)
+        self.step, self.seconds, self.loss = 0, 0.0, float("nan")
+
+    @property
+    def samples(self) -> int:
+        """Pictures seen so far, repeats counted."""
+        return self.step * self.config.batch
+
+    def train_step(self) -> float:
+        """One optimiser step; returns its loss."""
+        started = time.monotonic()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        pictures, conditions, captions = self._batch()
+        loss = self._loss(pictures, conditions, captions)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.ema, [p.data for p in self.parameters], 1 - decay)
+        value = float(loss.detach())
+        self.loss = value if self.loss != self.loss else 0.99 * self.loss + 0.01 * value
+        self.seconds += time.monotonic() - started
+        return value
+
+    def _learning_rate(self) -> float:
+        config = self.config
+        done = min(1.0, self.samples / config.samples)
+        fall = 1.0 if done < config.decay_from else max(config.final_rate, (1 - done) / (1 - config.decay_from))
+        return config.learning_rate * min(1.0, (self.step + 1) / config.warmup_steps) * fall
+
+    def _batch(self) -> tuple[Tensor, Tensor, list[str]]:
+        """Pictures and conditions ``[B, C, H, W]`` in 0..1, half of them mirrored, and captions."""
+        size = self.config.batch
+        rows = np.sort(self.rng.integers(len(self.pool), size=size))
+        mirrored = torch.from_numpy(self.rng.random(size) < 0.5)
+        pictures, conditions = _to_chw(self.pool.images[rows]), _to_chw(self.pool.conditions[rows])
+        choose = mirrored[:, None, None, None]
+        pictures = torch.where(choose, pictures.flip(-1), pictures)
+        conditions = torch.where(choose, mirror_condition(conditions), conditions)
+        captions = [self._caption(self.pool.scene(int(r)), bool(m)) for r, m in zip(rows, mirrored, strict=True)]
+        return pictures, conditions, captions
+
+    def _caption(self, scene: Scene, mirrored: bool) -> str:
+        if self.rng.random() < self.config.caption_dropout:
+            return ""
+        framing = MIRRORED.get(scene.framing, scene.framing) if mirrored else scene.framing
+        return self.writer.write(scene.person, expression=scene.expression, framing=framing, view=scene.view).text
+
+    def _loss(self, pictures: Tensor, conditions: Tensor, captions: list[str]) -> Tensor:
+        """Weighted squared error of x0 in latent space."""
+        batch = len(pictures)
+        with torch.no_grad():
+            latents = self.parts.codec.encode(pictures)
+            text = self.parts.embed(captions)
+            weight = self.weights(conditions, pictures)
+        spread = (torch.arange(batch) + torch.rand(1, generator=self.generator)) / batch
+        steps = (1000 * (1 - spread**2)).long().clamp(0, 999)
+        noise = torch.randn(latents.shape, generator=self.generator)
+        noisy = self.scheduler.add_noise(latents, noise, steps)
+        kept = (torch.rand(batch, generator=self.generator) > self.config.condition_dropout)[:, None, None, None]
+        with torch.autocast("cpu", torch.bfloat16):
+            down, middle = self.controlnet(noisy, steps, text, conditions, return_dict=False)
+            output = self.unet(
+                noisy, steps, text, down_block_additional_residuals=[d * kept for d in down],
+                mid_block_additional_residual=middle * kept, return_dict=False,
+            )[0]  # fmt: skip
+        error = (output.float() - latents).square() * weight
+        error = error * self._channel_weights(latents.shape[1])
+        scale = (1 / (1 - self.scheduler.alphas_cumprod[steps])).clamp(max=self.config.weight_limit)
+        return (error * scale[:, None, None, None]).mean()
+
+    def _channel_weights(self, channels: int) -> Tensor:
+        weights = torch.ones(channels)
+        weights[CHROMA], weights[FINE] = 1.5, 0.5
+        return weights[:, None, None]
+
+    def _use_plain_attention(self) -> None:
+        """At 8x8 cells the fused CPU kernel's backward pass costs more than it saves."""
+        from diffusers.models.attention_processor import AttnProcessor
+
+        self.unet.set_attn_processor(AttnProcessor())
+
+    def averaged_models(self) -> GuidanceModels:
+        """The averaged weights as resident models (copies; training goes on undisturbed)."""
+        unet, controlnet = build_unet(self.config.denoiser), build_controlnet(self.config.denoiser)
+        with torch.no_grad():
+            for target, value in zip([*unet.parameters(), *controlnet.parameters()], self.ema, strict=True):
+                target.copy_(value)
+        frozen = [net.eval().requires_grad_(False) for net in (unet, controlnet)]
+        parts = self.parts
+        return GuidanceModels(
+            [], frozen[0], [frozen[1]], parts.text_encoder, parts.tokenizer, parts.codec, self.scheduler, self.spec, {}
+        )
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint from which training goes on exactly."""
+        state = {
+            "step": self.step, "seconds": self.seconds, "loss": self.loss, "ema": self.ema,
+            "unet": self.unet.state_dict(), "controlnet": self.controlnet.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "torch_rng": self.generator.get_state(),
+            "numpy_rng": _plain(self.rng.bit_generator.state),
+        }  # fmt: skip
+        save_state(path, state)
+
+    def resume(self, path: Path) -> bool:
+        """Go on from a checkpoint; False where there is none."""
+        state = load_state(path)
+        if state is None:
+            return False
+        self.unet.load_state_dict(state["unet"])
+        self.controlnet.load_state_dict(state["controlnet"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.ema = [t.clone() for t in state["ema"]]
+        self.step, self.seconds, self.loss = state["step"], state["seconds"], state["loss"]
+        self.generator.set_state(state["torch_rng"])
+        self.rng.bit_generator.state = _unplain(state["numpy_rng"])
+        return True
+
+
+class FrozenParts:
+    """Text encoder, tokenizer and autoencoder from a model folder; they do not change while the denoiser trains."""
+
+    def __init__(self, text_encoder: nn.Module, tokenizer: Any, vae: nn.Module, decoder: LinearDecoder | None) -> None:
+        self.text_encoder, self.tokenizer, self.vae = text_encoder, tokenizer, vae
+        self.codec = LatentCodec(vae, decoder)
+
+    @staticmethod
+    def load(folder: Path) -> "FrozenParts":
+        """Read ``text_encoder``, ``tokenizer`` and ``vae`` below ``folder``."""
+        from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        from ap3d.diffusion.loading import load_component
+
+        text_encoder = load_component(CLIPTextModel, folder / "text_encoder", "cpu", torch.float32)
+        vae = load_component(AutoencoderTiny, folder / "vae", "cpu", torch.float32)
+        tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
+        return FrozenParts(text_encoder, tokenizer, vae, LinearDecoder.load(folder / "vae"))
+
+    @torch.no_grad()
+    def embed(self, texts: list[str]) -> Tensor:
+        """Text embeddings ``[B, L, D]``."""
+        embedded: Tensor = self.text_encoder(token_ids(self.tokenizer, texts)).last_hidden_state
+        return embedded
+
+
+def run_training(
+    trainer: DiffusionTrainer, *, checkpoint: Path, every: dict[float, Callable[[DiffusionTrainer], None]],
+    save_seconds: float = 120.0, stop: Callable[[], bool] = lambda: False,
+) -> None:  # fmt: skip
+    """Train to the configured number of samples with a checkpoint every ``save_seconds``.
+
+    Args:
+        trainer: fresh or resumed.
+        checkpoint: where its state goes.
+        every: hooks by their period in seconds of training; each also runs once at the end.
+        save_seconds: at most this much training is lost to a kill.
+        stop: asked after every step.
+    """
+    due = {period: trainer.seconds + period for period in every}
+    save_due = trainer.seconds + save_seconds
+    while trainer.samples < trainer.config.samples and not stop():
+        trainer.train_step()
+        if trainer.seconds >= save_due:
+            trainer.save(checkpoint)
+            save_due = trainer.seconds + save_seconds
+        for period, hook in every.items():
+            if trainer.seconds >= due[period]:
+                hook(trainer)
+                due[period] = trainer.seconds + period
+    trainer.save(checkpoint)
+    for hook in every.values():
+        hook(trainer)
+
+
+def _to_chw(rows: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(rows)).permute(0, 3, 1, 2).float() / 255
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """A generator state with its 128-bit integers as text, which a checkpoint can hold."""
+    return {k: _plain(v) if isinstance(v, dict) else str(v) if isinstance(v, int) else v for k, v in state.items()}
+
+
+def _unplain(state: dict[str, Any]) -> dict[str, Any]:
+    convert = lambda v: _unplain(v) if isinstance(v, dict) else int(v) if isinstance(v, str) and v.isdigit() else v  # noqa: E731
+    return {k: convert(v) for k, v in state.items()}

