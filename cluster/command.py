@@ -1,6 +1,7 @@
 """What all commands of ``jobs`` share: one line for an error, and the exit status."""
 
 import argparse
+import io
 import sys
 import traceback
 from collections.abc import Callable
@@ -19,6 +20,8 @@ def run_command(main: Callable[[], int]) -> NoReturn:
     """Call ``main`` and end the process with its status: 2 for bad input, 3 when the run could not go on."""
     from ap3d.errors import Ap3dError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log shows each line as it comes
     try:
         status = main()
     except Ap3dError as error:
