@@ -1,5 +1,6 @@
 """What every morphable model offers: parameters in, world-space vertices and landmarks out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
@@ -40,7 +41,7 @@ class RigParams:
         """A copy with some tensors exchanged."""
         return replace(self, **changes)
 
-    def map(self, function) -> "RigParams":  # type: ignore[no-untyped-def]
+    def map(self, function: Callable[[Tensor], Tensor]) -> "RigParams":
         """Apply a function to every tensor."""
         return RigParams(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
 
@@ -72,7 +73,6 @@ class Rig(Protocol):
     topology_sha256: str
     faces: Tensor  # [F, 3] int64, counter-clockwise seen from outside
     uv: Tensor  # [F, 3, 2]
-    regions: dict[str, Tensor]  # face ids, int64; see rig/regions.py for the names
     template: Tensor  # [V, 3] neutral mean head, metres, in world axes (y up, face to +z), before scale and translation
     n_shape: int
     n_expression: int
@@ -82,6 +82,11 @@ class Rig(Protocol):
     default_translation: Tensor  # [3]
     sha256: str  # of the file(s) the rig was read from
     licence: str  # of the rig's data
+
+    @property
+    def regions(self) -> dict[str, Tensor]:
+        """Face ids (int64) by region name; see ``rig/regions.py``."""
+        ...
 
     def vertices(self, params: RigParams) -> Tensor:
         """Posed vertices ``[B, V, 3]`` in world units."""

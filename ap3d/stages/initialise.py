@@ -27,7 +27,7 @@ class InitialiseStage:
 
     name = "initialise"
     version = 1
-    inputs = ("portrait",)
+    inputs: tuple[str, ...] = ("portrait",)
 
     def settings(self, config: Config) -> Any:
         """Counts, regularisers and the fit."""

@@ -87,8 +87,8 @@ def training_cameras(resources: Resources, config: Config, params: RigParams) ->
     """The full-frame cameras and the face crops of the configured azimuths, at the models' image size."""
     views, size = config.views, resources.models.image_size
     vertices = resources.rig.vertices(params)[0]
-    full = full_cameras(resources.rig, vertices, views.full_azimuths, views.elevation, size)
-    wide = full_cameras(resources.rig, vertices, views.face_azimuths, views.elevation, size)
+    full = full_cameras(resources.rig, vertices, views.full_azimuths, [views.elevation], size)
+    wide = full_cameras(resources.rig, vertices, views.face_azimuths, [views.elevation], size)
     return full, crop_to(wide, resources.rig.landmarks(params)[0], "face")
 
 

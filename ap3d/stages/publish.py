@@ -29,7 +29,7 @@ class PublishStage:
 
     name = "publish"
     version = 1
-    inputs = ("portrait", "refine")
+    inputs: tuple[str, ...] = ("portrait", "refine")
 
     def settings(self, config: Config) -> Any:
         """Sizes of pictures and videos."""

@@ -25,7 +25,7 @@ class RefineStage:
 
     name = "refine"
     version = 1
-    inputs = ("portrait", "whole")
+    inputs: tuple[str, ...] = ("portrait", "whole")
 
     def settings(self, config: Config) -> Any:
         """The rounds, the regularisers, the cameras and how crops are described."""

@@ -29,7 +29,7 @@ class WholeStage:
 
     name = "whole"
     version = 1
-    inputs = ("portrait", "initialise")
+    inputs: tuple[str, ...] = ("portrait", "initialise")
 
     def settings(self, config: Config) -> Any:
         """The guidance, the regularisers, the cameras and how crops are described."""
@@ -87,6 +87,7 @@ class _ScoreMatching:
         # A mean over batch and latent cells, so that neither batch size nor resolution changes the step.
         guidance = self.config.gradient_scale * (latents * gradient).mean(0).sum() / gradient[0, 0].numel()
         (guidance + penalties(self.optimizer.avatar, self.context.config.gaussians)).backward()
+        assert rendered.means2d.grad is not None  # retained by the rasteriser
         self.gradients.add(rendered.means2d.grad, rendered.radii, views.cameras.width, views.cameras.height)
         self.optimizer.step(self._hidden(posed))
 
