@@ -85,7 +85,8 @@ class PortraitPool:
         """
         start = len(self)
         for row, sample in enumerate(samples, start):
-            scene = Scene(sample.attributes, sample.expression, sample.framing, sample.view)
+            view = f"{sample.view.removesuffix(' view')} view"
+            scene = Scene(sample.attributes, sample.expression, sample.framing, view)
             self.images[row], self.conditions[row], self.codes[row] = sample.image, sample.condition, scene.codes()
         mark = self.folder / f"done.{os.getpid()}"
         mark.write_text(str(start // CHUNK + 1))

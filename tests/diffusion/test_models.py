@@ -1,0 +1,165 @@
+"""Resident models of another kind than the built-in: noise prediction, four latents, a KL autoencoder, two ControlNets."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from ap3d.diffusion.models import GuidanceModels
+from ap3d.diffusion.sampling import sample_images, sdedit, trailing_timesteps
+from ap3d.errors import DataFileError, InputError
+from ap3d.training.text_pretraining import build_tokenizer
+
+WIDTH = 32
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sd")
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(folder / "tokenizer", 24)
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=24, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    CLIPTextModel(text).save_pretrained(folder / "text_encoder")
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=WIDTH, norm_num_groups=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    unet.save_pretrained(folder / "unet")
+    control = ControlNetModel.from_unet(unet, conditioning_channels=4, conditioning_embedding_out_channels=(8, 16))
+    for layer in [*control.controlnet_down_blocks, control.controlnet_cond_embedding.conv_out]:
+        torch.nn.init.normal_(layer.weight, std=0.2)
+    control.save_pretrained(folder / "controlnet")
+    AutoencoderKL(
+        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+    ).save_pretrained(folder / "vae")  # fmt: skip
+    DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).save_pretrained(folder / "scheduler")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(folder):
+    return GuidanceModels.load(folder)
+
+
+def test_nothing_about_sizes_is_assumed(models):
+    assert (models.image_size, models.vae_scale, models.latent_shape) == (16, 2, (4, 8, 8))
+    assert models.encode_prompt(["a man", ""]).shape == (2, 24, WIDTH)
+    assert models.condition_spec.channels == models.condition_channels == 4
+    assert models.vocabulary is None and models.knows_negatives and models.unknown_words("wizard") == []
+    assert models.complete_prompt("a man", torch.Generator()) == ("a man", [])
+
+
+def test_prompts_are_remembered(models):
+    first = models.encode_prompt(["a woman", "a man"])
+    models.text_encoder.forward, forward = None, models.text_encoder.forward
+    try:
+        assert torch.equal(models.encode_prompt(["a man"])[0], first[1])
+    finally:
+        models.text_encoder.forward = forward
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_a_perfect_output_gives_back_picture_and_noise(models, kind, monkeypatch):
+    monkeypatch.setattr(models, "prediction_type", kind)
+    clean, noise = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    steps = torch.tensor([100, 700])
+    a = models.alphas_cumprod[steps][:, None, None, None]
+    noisy = a.sqrt() * clean + (1 - a).sqrt() * noise
+    output = {"epsilon": noise, "sample": clean, "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * clean}[kind]
+    found, found_noise = models.split(noisy, steps, output)
+    assert torch.allclose(found, clean, atol=1e-4) and torch.allclose(found_noise, noise, atol=1e-4)
+
+
+def test_guidance_is_linear_in_the_two_branches(models):
+    z, condition = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.rand(2, 4, 16, 16)
+    text, negative = models.encode_prompt(["a man", "a woman"]), models.encode_prompt(["", ""])
+    _, with_text = models.predict(z, 500, text, condition)
+    _, without = models.predict(z, 500, negative, condition)
+    _, guided = models.predict(z, 500, text, condition, guidance_scale=3.0)
+    assert torch.allclose(guided, without + 3 * (with_text - without), atol=1e-4)
+    _, uncontrolled = models.predict(z, 500, text)
+    assert not torch.allclose(with_text, uncontrolled, atol=1e-3)
+
+
+def test_several_controlnets_add_up(folder, models):
+    both = GuidanceModels.load(folder, controlnet=[folder / "controlnet", folder / "controlnet"])
+    z, condition = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.rand(1, 4, 16, 16)
+    text = models.encode_prompt(["a man"])
+    doubled = models.predict(z, 500, text, condition, control_scale=2.0)[1]
+    assert torch.allclose(both.predict(z, 500, text, [condition, condition])[1], doubled, atol=1e-4)
+
+
+def test_sampling_is_ddim_with_trailing_steps(models):
+    scheduler = DDIMScheduler.from_config(models.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=False)
+    scheduler.set_timesteps(5)
+    assert scheduler.timesteps.tolist() == trailing_timesteps(1000, 5)
+    noise, text = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2)), models.encode_prompt(["a man"])
+    z = noise
+    for t in scheduler.timesteps:
+        z = scheduler.step(models.predict(z, int(t), text)[1], t, z).prev_sample
+    ours = sample_images(models, ["a man"], None, steps=5, guidance_scale=1.0, generator=torch.Generator(), noise=noise)
+    assert torch.allclose(ours, models.decode_latents(z), atol=1e-4)
+
+
+def test_sdedit_keeps_more_of_the_picture_at_less_strength(models):
+    picture = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    seen = models.decode_latents(models.encode_images(picture))
+    errors = [
+        float((sdedit(models, picture, ["a man"], None, strength=s, steps=10, generator=torch.Generator().manual_seed(0)) - seen).abs().mean())
+        for s in (0.0, 0.3, 1.0)
+    ]  # fmt: skip
+    assert errors[0] < 1e-6 < errors[1] < errors[2]
+
+
+def test_latents_have_gradients(models):
+    picture = torch.rand(1, 3, 16, 16).requires_grad_()
+    models.encode_images(picture).sum().backward()
+    assert picture.grad is not None and picture.grad.abs().sum() > 0
+
+
+def test_the_fingerprint_follows_the_weights(folder, models, tmp_path):
+    other = tmp_path / "copy"
+    shutil.copytree(folder, other)
+    assert GuidanceModels.load(other).fingerprint == models.fingerprint
+    config = other / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text().replace("0.012", "0.013"))
+    assert GuidanceModels.load(other).fingerprint != models.fingerprint
+
+
+def test_an_fsspec_address_is_a_folder_too(folder, tmp_path, monkeypatch, models):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert GuidanceModels.load(f"file://{folder}").fingerprint == models.fingerprint
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "controlnet"])
+def test_truncated_weights_are_one_clear_error(folder, tmp_path, part):
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    weights = next((broken / part).glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(DataFileError, match="truncated") as caught:
+        GuidanceModels.load(broken)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["/no/such/folder", "nobody/never-fetched", "s4://bucket/model"])
+def test_a_missing_model_is_an_input_error(spec):
+    with pytest.raises(InputError):
+        GuidanceModels.load(spec)
+
+
+def test_parts_that_do_not_fit_are_refused(folder, tmp_path):
+    broken = tmp_path / "other"
+    shutil.copytree(folder, broken)
+    (broken / "controlnet" / "condition.json").write_text(
+        json.dumps({"submesh": "head", "background": "black", "codes": {"SKIN": [1, 0, 0]}})
+    )
+    with pytest.raises(InputError, match="condition"):
+        GuidanceModels.load(broken)
