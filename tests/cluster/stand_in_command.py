@@ -12,7 +12,7 @@ def main() -> int:
     """Run ``generate`` with the options of the first argument; say which heavy packages were imported."""
     options = json.loads(sys.argv[1])
     sizes = WorkerOptions(workers=options.pop("workers", None), threads_per_worker=1)
-    status = generate(GenerateOptions(sizes=sizes, pipeline="stand_in:load", preset="smoke", **options))
+    status = generate(GenerateOptions(sizes=sizes, **{"pipeline": "stand_in:load", "preset": "smoke", **options}))
     print("heavy:", sorted({"torch", "ray", "diffusers"} & set(sys.modules)))
     return status
 
