@@ -48,7 +48,11 @@ def full_radius(height: float) -> float:
 
 
 def full_cameras(
-    rig: Rig, neutral_vertices: Tensor, azimuths: Sequence[float] | Tensor, elevations: Sequence[float] | Tensor, size: int
+    rig: Rig,
+    neutral_vertices: Tensor,
+    azimuths: Sequence[float] | Tensor,
+    elevations: Sequence[float] | Tensor,
+    size: int,
 ) -> Cameras:
     """Full-frame cameras round a head; angles in degrees as in :func:`ap3d.cameras.orbit`."""
     target, height = head_camera_target(rig, neutral_vertices)
@@ -77,3 +81,9 @@ def framing_boxes(landmarks: Tensor, name: str, size: int) -> Tensor:
     corner = centre - side[:, None] / 2
     corner = torch.minimum(corner.clamp_min(0), size - side[:, None])
     return torch.cat([corner, side[:, None]], 1)
+
+
+def view_word(azimuth: float) -> str:
+    """``front``, ``side`` or ``back`` for a camera's azimuth in degrees (0 is the front)."""
+    turned = abs((azimuth + 180) % 360 - 180)
+    return "front" if turned < 30 else "side" if turned < 120 else "back"

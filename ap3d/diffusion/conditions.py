@@ -46,9 +46,13 @@ class ConditionSpec:
         widths = {len(c) for c in self.codes.values()}
         unknown = set(self.codes) - {label.name for label in Label}
         if self.submesh not in ("head", "face") or self.background not in ("white", "black"):
-            raise DataFileError(f"condition: no submesh {self.submesh!r} (head, face) or background {self.background!r} (white, black)")
+            raise DataFileError(
+                f"condition: no submesh {self.submesh!r} (head, face) or background {self.background!r} (white, black)"
+            )
         if unknown or len(widths) != 1:
-            raise DataFileError(f"condition: region codes must be of one length and name known regions, got {sorted(self.codes)}")
+            raise DataFileError(
+                f"condition: region codes must be of one length and name known regions, got {sorted(self.codes)}"
+            )
 
     @property
     def region_channels(self) -> int:
@@ -102,8 +106,10 @@ class ConditionBuilder:
     @torch.no_grad()
     def render(self, vertices: Tensor, cameras: Cameras) -> Tensor:
         """Condition images ``[B, C, H, W]`` in [0, 1] of posed vertices ``[B or 1, V, 3]`` in world units."""
-        vertices = vertices.detach().float().expand(len(cameras), -1, -1)
-        normals = vertex_normals(vertices, self.rig.faces) @ cameras.cam2world[:, :3, :3].float()
+        vertices = vertices.detach().float()
+        normals = vertex_normals(vertices, self.rig.faces)
+        vertices = vertices.expand(len(cameras), -1, -1)
+        normals = normals @ cameras.cam2world[:, :3, :3].float()
         normals = normals * torch.tensor([1.0, -1.0, -1.0])
         homogeneous = torch.cat([vertices, torch.ones_like(vertices[..., :1])], -1)
         clip = homogeneous @ cameras.clip_matrices().float().transpose(1, 2)

@@ -72,7 +72,7 @@ class BuiltinRig:
         self._landmarks = self.faces[tensor("landmark_faces", torch.int64)], tensor("landmark_weights")
         self._eyes = [torch.nonzero(self.parts == p)[:, 0] for p in (2, 1)]  # right first, as landmark 68
         self.prior_mean, self.prior_factor = tensor("prior_mean"), tensor("prior_factor")
-        
+
     @classmethod
     def load(cls, path: Path = PATH) -> "BuiltinRig":
         """Read the rig's npz.
@@ -93,11 +93,19 @@ class BuiltinRig:
 
     def _init_lids(self, pairs: Tensor, shares: Tensor) -> None:
         """What a shape adds to the distance between the lids, per pair of edge vertices, and who shares it."""
+        self._lid_pairs = pairs
         basis = self._basis[: self.n_shape].reshape(self.n_shape, -1, 3)
         self._lid_basis = (basis[:, pairs[:, 1]] - basis[:, pairs[:, 0]]).flatten(1)
         self._lid_vertices = torch.nonzero(shares.abs().sum(1) > 1e-4)[:, 0]
         self._lid_shares = shares[self._lid_vertices]
         self._blinks = [self.expression_names.index(f"eyeBlink{s}") for s in ("Left", "Right")]
+
+    def lid_edge(self) -> Tensor:
+        """The edge of the left upper lid on the template, from the inner to the outer corner: ``[K, 2]`` x, y metres."""
+        corners = self._landmarks[0][[42, 45]][:, :1][:, 0]
+        ids = torch.cat([corners[:1], self._lid_pairs[: len(self._lid_pairs) // 2, 0], corners[1:]])
+        points = self.template[ids, :2]
+        return points[points[:, 0].argsort()]
 
     def _close_lids(self, rest: Tensor, shape: Tensor, controls: Tensor) -> Tensor:
         """Let the lids of every shape meet: add the shape's part of their distance, by how far they are closed."""
@@ -139,13 +147,31 @@ class BuiltinRig:
         for side, name in enumerate(("Left", "Right")):
             blink = (at(f"eyeBlink{name}") + params.eyelids[:, side]).clamp(0, 1)
             changed[f"eyeBlink{name}"] = blink
-            pitch, down = _signed(at(f"eyeLookDown{name}"), at(f"eyeLookUp{name}"), params.eyes[:, 3 * side], GAZE_DOWN_ANGLE, GAZE_UP_ANGLE)
+            pitch, down = _signed(
+                at(f"eyeLookDown{name}"),
+                at(f"eyeLookUp{name}"),
+                params.eyes[:, 3 * side],
+                GAZE_DOWN_ANGLE,
+                GAZE_UP_ANGLE,
+            )
             outward = "Out" if side == 0 else "In"
             inward = "In" if side == 0 else "Out"
-            yaw, left = _signed(at(f"eyeLook{outward}{name}"), at(f"eyeLook{inward}{name}"), params.eyes[:, 3 * side + 1], GAZE_SIDE_ANGLE, GAZE_SIDE_ANGLE)
+            yaw, left = _signed(
+                at(f"eyeLook{outward}{name}"),
+                at(f"eyeLook{inward}{name}"),
+                params.eyes[:, 3 * side + 1],
+                GAZE_SIDE_ANGLE,
+                GAZE_SIDE_ANGLE,
+            )
             open_lid = 1 - blink
-            changed[f"eyeLookDown{name}"], changed[f"eyeLookUp{name}"] = down.clamp_min(0) * open_lid, (-down).clamp_min(0) * open_lid
-            changed[f"eyeLook{outward}{name}"], changed[f"eyeLook{inward}{name}"] = left.clamp_min(0) * open_lid, (-left).clamp_min(0) * open_lid
+            changed[f"eyeLookDown{name}"], changed[f"eyeLookUp{name}"] = (
+                down.clamp_min(0) * open_lid,
+                (-down).clamp_min(0) * open_lid,
+            )
+            changed[f"eyeLook{outward}{name}"], changed[f"eyeLook{inward}{name}"] = (
+                left.clamp_min(0) * open_lid,
+                (-left).clamp_min(0) * open_lid,
+            )
             for lid in ("eyeSquint", "eyeWide"):
                 changed[lid + name] = at(lid + name) * open_lid
             gaze.append(torch.stack([pitch, yaw, params.eyes[:, 3 * side + 2]], 1))

@@ -80,12 +80,22 @@ def below_chin(points: Tensor) -> Tensor:
     return points[:, 1] < -0.118 + 1.1 * (0.075 - points[:, 2]).clamp(0, 0.055)
 
 
-def _interpolate(x: Tensor, table: tuple[tuple[float, float], ...]) -> Tensor:
-    knots, values = torch.tensor(table).to(x).T.contiguous()
-    index = torch.searchsorted(knots, x.contiguous()).clamp(1, len(knots) - 1)
-    t = ((x - knots[index - 1]) / (knots[index] - knots[index - 1])).clamp(0, 1)
+@lru_cache(maxsize=8)
+def _dense(table: tuple[tuple[float, float], ...]) -> Tensor:
+    """The table at every degree from 0 to 181, eased between its knots."""
+    knots, values = np.array(table).T
+    degrees = np.clip(np.arange(182.0), knots[0], knots[-1])
+    index = np.clip(np.searchsorted(knots, degrees), 1, len(knots) - 1)
+    t = (degrees - knots[index - 1]) / (knots[index] - knots[index - 1])
     t = t * t * (3 - 2 * t)
-    return values[index - 1] * (1 - t) + values[index] * t
+    return torch.from_numpy(values[index - 1] * (1 - t) + values[index] * t).float()
+
+
+def _interpolate(degrees: Tensor, table: tuple[tuple[float, float], ...]) -> Tensor:
+    """Height of a border ``[N]`` at azimuths ``[N]``."""
+    dense, low = _dense(table).to(degrees), degrees.long()
+    below = dense[low]
+    return below + (dense[low + 1] - below) * (degrees - low)
 
 
 def barycentrics(rig: "Rig", face_ids: Tensor, points: Tensor) -> Tensor:

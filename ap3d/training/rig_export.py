@@ -24,7 +24,15 @@ AGE_RANGE = {"child": (0.36, 0.48), "young": (0.60, 0.70), "middle-aged": (0.77,
 WEIGHT_RANGE = {"thin": (0.0, 0.2), "average": (0.42, 0.58), "chubby": (0.85, 1.0)}
 FACE_FAT = {"thin": -0.45, "average": 0.0, "chubby": 0.75}
 LOCAL_PREFIXES = ("cheek-", "chin-", "ear-", "eyebrows-", "eye-", "forehead-", "head-", "mouth-", "nose-", "neck-")
-LOCAL_EXCLUDED = ("head-angle-out", "head-trans", "-trans-out", "neck-trans", "head-fat", "neck-double", "chin-jaw-drop")
+LOCAL_EXCLUDED = (
+    "head-angle-out",
+    "head-trans",
+    "-trans-out",
+    "neck-trans",
+    "head-fat",
+    "neck-double",
+    "chin-jaw-drop",
+)
 JOINTS = {"neck": "neck01", "head": "head", "jaw": "jaw", "eye_left": "eye.L", "eye_right": "eye.R"}
 CLOSED_MOUTH = 0.035  # part of jawOpen taken off the template, so that lips touch at rest
 
@@ -128,7 +136,11 @@ def _head_centre(vertices: NDArray[np.float32], bust: Bust) -> NDArray[np.float3
 
 
 def _shape_space(
-    bust: Bust, people: NDArray[np.float32], joints: NDArray[np.float32], groups: NDArray[np.int64], config: RigExportConfig
+    bust: Bust,
+    people: NDArray[np.float32],
+    joints: NDArray[np.float32],
+    groups: NDArray[np.int64],
+    config: RigExportConfig,
 ) -> dict[str, NDArray]:
     """Weighted PCA with unit-variance coefficients, joints regressed from them, and a Gaussian prior a group."""
     mean, joint_mean = people.mean(0), joints.mean(0)

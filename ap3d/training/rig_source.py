@@ -196,9 +196,7 @@ def cut_bust(source: AnnySource, mean: NDArray[np.float32]) -> Bust:
     return Bust(first, second, blend, faces, np.concatenate(uv_list), parts, face_parts, masks, head, importance)
 
 
-def _triangles(
-    quads: NDArray[np.int64], texture: NDArray[np.int64], uv: Array
-) -> tuple[NDArray[np.int64], Array]:
+def _triangles(quads: NDArray[np.int64], texture: NDArray[np.int64], uv: Array) -> tuple[NDArray[np.int64], Array]:
     split = [[0, 1, 2], [0, 2, 3]]
     return quads[:, split].reshape(-1, 3), uv[texture[:, split].reshape(-1, 3)]
 

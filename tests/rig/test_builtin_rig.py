@@ -23,7 +23,12 @@ def rig() -> BuiltinRig:
 
 def people(rig: BuiltinRig, count: int = 6, seed: int = 0) -> RigParams:
     generator = torch.Generator().manual_seed(seed)
-    groups = [("man", "old", "thin"), ("woman", "young", "average"), ("man", "child", "average"), ("woman", "old", "chubby")]
+    groups = [
+        ("man", "old", "thin"),
+        ("woman", "young", "average"),
+        ("man", "child", "average"),
+        ("woman", "old", "chubby"),
+    ]
     shapes = [
         rig.sample_shape(*groups[i % len(groups)], torch.randn(rig.n_shape, generator=generator)) for i in range(count)
     ]
@@ -70,8 +75,25 @@ def test_faces_wind_outward(rig: BuiltinRig) -> None:
 
 def test_landmarks_are_symmetric(rig: BuiltinRig) -> None:
     points = rig.landmarks(RigParams.neutral(rig))[0]
-    pairs = [(i, 16 - i) for i in range(8)] + [(17 + i, 26 - i) for i in range(5)] + [(36, 45), (37, 44), (38, 43), (39, 42)]
-    pairs += [(40, 47), (41, 46), (48, 54), (49, 53), (50, 52), (59, 55), (58, 56), (60, 64), (61, 63), (67, 65), (31, 35), (68, 69)]
+    pairs = (
+        [(i, 16 - i) for i in range(8)]
+        + [(17 + i, 26 - i) for i in range(5)]
+        + [(36, 45), (37, 44), (38, 43), (39, 42)]
+    )
+    pairs += [
+        (40, 47),
+        (41, 46),
+        (48, 54),
+        (49, 53),
+        (50, 52),
+        (59, 55),
+        (58, 56),
+        (60, 64),
+        (61, 63),
+        (67, 65),
+        (31, 35),
+        (68, 69),
+    ]
     for right, left in pairs:
         assert torch.allclose(points[right] * torch.tensor([-1.0, 1, 1]), points[left], atol=0.006), (right, left)
 
@@ -139,7 +161,11 @@ def test_neck_and_head_leave_the_shoulders(rig: BuiltinRig) -> None:
 def test_gradients_match_finite_differences(rig: BuiltinRig) -> None:
     base = with_actions(rig, people(rig, 1), jawOpen=0.3, eyeBlinkLeft=0.4)
     generator = torch.Generator().manual_seed(1)
-    base = base.replace(**{k: 0.1 * torch.randn(1, 3, generator=generator) for k in ("neck", "head")}, eyes=torch.full((1, 6), 0.05), eyelids=torch.full((1, 2), 0.2))
+    base = base.replace(
+        **{k: 0.1 * torch.randn(1, 3, generator=generator) for k in ("neck", "head")},
+        eyes=torch.full((1, 6), 0.05),
+        eyelids=torch.full((1, 2), 0.2),
+    )
     probe = torch.randn(70, 3, generator=generator)
     for name, tensor in base.tensors().items():
         leaf = tensor.clone().requires_grad_()
@@ -148,8 +174,12 @@ def test_gradients_match_finite_differences(rig: BuiltinRig) -> None:
         index = int(leaf.grad.abs().argmax())
         step = torch.zeros(leaf.numel())
         step[index] = 1e-2
-        values = [(rig.landmarks(base.replace(**{name: tensor + s * step.view_as(tensor)}))[0] * probe).sum() for s in (1, -1)]
-        assert float(leaf.grad.flatten()[index]) == pytest.approx(float(values[0] - values[1]) / 2e-2, rel=2e-2, abs=1e-3), name
+        values = [
+            (rig.landmarks(base.replace(**{name: tensor + s * step.view_as(tensor)}))[0] * probe).sum() for s in (1, -1)
+        ]
+        assert float(leaf.grad.flatten()[index]) == pytest.approx(
+            float(values[0] - values[1]) / 2e-2, rel=2e-2, abs=1e-3
+        ), name
 
 
 def test_damaged_files_give_one_line(tmp_path: Path) -> None:
@@ -170,7 +200,12 @@ def test_damaged_files_give_one_line(tmp_path: Path) -> None:
 def test_groups_of_people_differ(rig: BuiltinRig) -> None:
     zero = torch.zeros(rig.n_shape)
     faces = {}
-    for key in (("man", "young", "average"), ("man", "child", "average"), ("man", "young", "chubby"), ("man", "young", "thin")):
+    for key in (
+        ("man", "young", "average"),
+        ("man", "child", "average"),
+        ("man", "young", "chubby"),
+        ("man", "young", "thin"),
+    ):
         params = RigParams.neutral(rig).replace(shape=rig.sample_shape(*key, zero)[None])
         faces[key] = rig.landmarks(params)[0]
     width = lambda p: float(p[13, 0] - p[3, 0])

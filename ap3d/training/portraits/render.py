@@ -1,0 +1,166 @@
+"""Draw portraits from any camera, and training samples: picture, condition and the words of its caption."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ap3d.cameras import Cameras, orbit
+from ap3d.diffusion.conditions import ConditionBuilder
+from ap3d.framing import FOV_DEGREES, framing_boxes, full_radius, head_camera_target, view_word
+from ap3d.raster.mesh import interpolate, rasterize_mesh
+from ap3d.rig.builtin import BuiltinRig
+from ap3d.training.attributes import BACKGROUND_COLOUR, FRAMINGS, PortraitAttributes
+from ap3d.training.portraits.dress import DressedMesh, dress
+from ap3d.training.portraits.materials import Surface, paint
+from ap3d.training.portraits.people import Person, sample_person
+from ap3d.training.portraits.shading import Light, shade
+
+SUPERSAMPLE = 2
+VIEWS_PER_PERSON = 6
+FRAMING_SHARES = (0.42, 0.24, 0.10, 0.10, 0.14)
+EYE_LIMIT, MOUTH_LIMIT = (-35.0, 62.0), 65.0  # azimuths, towards the eye's own side positive
+
+
+@dataclass(frozen=True)
+class PortraitSample:
+    """One training picture with its condition and the words of its caption."""
+
+    image: NDArray[np.uint8]  # [H, W, 3]
+    condition: NDArray[np.uint8]  # [H, W, C]
+    attributes: PortraitAttributes
+    expression: str
+    framing: str
+    view: str
+
+
+class Portraitist:
+    """A dressed person whose geometry is built once and drawn from many cameras."""
+
+    def __init__(self, person: Person, rig: BuiltinRig) -> None:
+        self.person, self.rig = person, rig
+        self.mesh: DressedMesh = dress(person, rig)
+        self.light = Light.sample(np.random.default_rng(person.seed + 1))
+        hair = len(self.mesh.faces) - len(rig.faces)
+        self._part = torch.cat([rig.face_parts, torch.full((hair,), -1)])
+
+    @torch.no_grad()
+    def render(self, cameras: Cameras) -> Tensor:
+        """Pictures ``[B, 3, H, W]`` in [0, 1]; the background is ``BACKGROUND_COLOUR`` exactly."""
+        pictures = [self._draw(cameras[i]) for i in range(len(cameras))]
+        return torch.nn.functional.avg_pool2d(torch.stack(pictures).permute(0, 3, 1, 2), SUPERSAMPLE).clamp(0, 1)
+
+    def _draw(self, camera: Cameras) -> Tensor:
+        mesh = self.mesh
+        size = (camera.height * SUPERSAMPLE, camera.width * SUPERSAMPLE)
+        homogeneous = torch.cat([mesh.vertices, torch.ones(len(mesh.vertices), 1)], 1)
+        rast = rasterize_mesh((homogeneous @ camera.clip_matrices()[0].T)[None], mesh.faces, size)
+        hit = rast[0, ..., 3] > 0
+        picture = torch.tensor(BACKGROUND_COLOUR).expand(*size, 3).clone()
+        values = interpolate(mesh.attributes[None], rast, mesh.faces)[0][hit]
+        part = self._part[rast[0, ..., 3][hit].long() - 1]
+        axes = camera.cam2world[0, :3, :3] * torch.tensor([1.0, -1.0, -1.0])  # OpenGL camera axes in the world
+        normals = torch.nn.functional.normalize(values[:, :3] @ axes, dim=1)
+        behind = normals[:, 2] < 0
+        inside = (behind & (part < 0)).float()
+        normals = torch.where((behind & (part != 0))[:, None], -normals, normals)
+        material = paint(
+            Surface(part, values[:, 3:6], values[:, 6:9], values[:, 9:12]),
+            self.person.attributes,
+            self.rig,
+            self.person.seed,
+        )
+        material.openness.mul_(1 - 0.5 * inside)
+        picture[hit] = shade(material, normals, axes[1], self.light)
+        return picture
+
+
+def render_portrait(person: Person, cameras: Cameras, rig: BuiltinRig) -> Tensor:
+    """Pictures ``[B, 3, H, W]`` of one person; see :class:`Portraitist` for many calls."""
+    return Portraitist(person, rig).render(cameras)
+
+
+def sample_views(
+    neutral: Tensor, rig: BuiltinRig, rng: np.random.Generator, count: int, size: int
+) -> tuple[Cameras, NDArray[np.float64]]:
+    """Full-frame cameras round a head with a little play in aim and distance, and their azimuths in degrees.
+
+    Args:
+        neutral: ``[V, 3]`` vertices without expression and pose.
+        rig: their rig.
+        rng: of the draw.
+        count: number of cameras.
+        size: pixels.
+    """
+    target, height = head_camera_target(rig, neutral)
+    cameras, azimuths = [], np.zeros(count)
+    for i in range(count):
+        kind = rng.random()
+        side = rng.choice([-1, 1]) * rng.uniform(25, 120)
+        azimuth = rng.normal(0, 15) if kind < 0.45 else side if kind < 0.80 else 180 + rng.uniform(-60, 60)
+        azimuths[i] = (azimuth + 180) % 360 - 180
+        aim = target + torch.from_numpy(rng.normal(0, 0.015 * height, 3)).float()
+        radius = full_radius(height) * rng.uniform(0.95, 1.08)
+        cameras.append(orbit([azimuths[i]], [rng.uniform(-12, 22)], aim, radius, FOV_DEGREES, size))
+    return Cameras.concatenate(cameras), azimuths
+
+
+def visible_framings(azimuth: float) -> list[str]:
+    """Framings that show their part at an azimuth in degrees."""
+    low, high = EYE_LIMIT
+    shown = {
+        "full": True, "face": True, "left_eye": low < azimuth < high, "right_eye": low < -azimuth < high,
+        "mouth": abs(azimuth) < MOUTH_LIMIT,
+    }  # fmt: skip
+    return [f for f in FRAMINGS if shown[f]]
+
+
+def render_samples(
+    rig: BuiltinRig, rng: np.random.Generator, count_views: int, size: int = 128
+) -> list[PortraitSample]:
+    """Draw people and render ``count_views`` samples of them, a few of each person; seeded by ``rng`` alone."""
+    builder = ConditionBuilder(rig)
+    samples: list[PortraitSample] = []
+    while len(samples) < count_views:
+        person = sample_person(rng, rig)
+        samples += person_samples(person, rig, rng, min(VIEWS_PER_PERSON, count_views - len(samples)), size, builder)
+    return samples
+
+
+def person_samples(
+    person: Person,
+    rig: BuiltinRig,
+    rng: np.random.Generator,
+    count: int,
+    size: int = 128,
+    builder: ConditionBuilder | None = None,
+) -> list[PortraitSample]:
+    """Samples of one person from several cameras and framings."""
+    builder = builder or ConditionBuilder(rig)
+    portraitist = Portraitist(person, rig)
+    cameras, azimuths = sample_views(portraitist.mesh.neutral, rig, rng, count, size)
+    pixels, _ = cameras.project(rig.landmarks_of(portraitist.mesh.bare[None])[0])
+    framings = [_draw_framing(float(a), rng) for a in azimuths]
+    boxes = torch.cat([framing_boxes(pixels[[i]], f, size) for i, f in enumerate(framings)])
+    cropped = cameras.crop(boxes, size)
+    images = _bytes(portraitist.render(cropped))
+    conditions = _bytes(builder.render(portraitist.mesh.bare[None], cropped))
+    return [
+        PortraitSample(
+            images[i], conditions[i], person.attributes, person.expression, framings[i], view_word(float(azimuths[i]))
+        )
+        for i in range(count)
+    ]
+
+
+def _draw_framing(azimuth: float, rng: np.random.Generator) -> str:
+    allowed = visible_framings(azimuth)
+    shares = np.array([FRAMING_SHARES[FRAMINGS.index(f)] for f in allowed])
+    return str(rng.choice(allowed, p=shares / shares.sum()))
+
+
+def _bytes(images: Tensor) -> NDArray[np.uint8]:
+    """``[B, C, H, W]`` in [0, 1] to ``[B, H, W, C]`` bytes."""
+    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
