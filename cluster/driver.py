@@ -79,16 +79,17 @@ class Driver:
         Raises:
             Ap3dError: the run cannot go on.
         """
+        self.progress.watch = executor.running
+        self.progress.begin()
         try:
             while (self._queue or self._in_flight) and not self._drained():
                 self._heed_signals(executor)
                 self._submit(executor)
-                self.progress.running = executor.running()
                 for outcome in executor.wait(1.0):
                     self._settle(outcome)
                 self._keep()
         finally:
-            self.progress.running = {}
+            self.progress.watch = dict
             executor.stop()
 
     def finish(self) -> None:

@@ -61,7 +61,7 @@ class Executor(Protocol):
         ...
 
     def running(self) -> dict[str, dict[str, Any]]:
-        """By worker name: its task's ``face_id``, ``stage``, ``step`` and ``steps``."""
+        """By worker name: its task's ``face_id``, ``stage``, ``step`` and ``steps``; may be called from any thread."""
         ...
 
     def drain(self) -> None:

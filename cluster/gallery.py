@@ -52,7 +52,7 @@ def _entry(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Whole numbers as they are, others with four digits; what is not finite becomes None, since JSON has no word for it."""
+    """Whole numbers as they are, others with four digits; None for what is not finite, as JSON has no word for it."""
     if value is None or value != value or value in (float("inf"), float("-inf")):
         return None
     return value if float(value).is_integer() else float(f"{value:.4g}")

@@ -47,7 +47,8 @@ class InlineExecutor:
 
     def running(self) -> dict[str, dict[str, Any]]:
         """The one worker, while it has a task."""
-        return {NAME: {**self._worker.progress(), "face_id": self._task.job.face_id}} if self._task else {}
+        task = self._task
+        return {NAME: {**self._worker.progress(), "face_id": task.job.face_id}} if task else {}
 
     def drain(self) -> None:
         """Ask the running task to stop at its next step."""

@@ -2,7 +2,8 @@
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -17,16 +18,29 @@ SHOWN_WORKERS = 24
 
 
 class Progress:
-    """Counts of one run; the driver changes them, reporters and the lease's heartbeat read them."""
+    """Counts of one run; the driver changes them, reporters and the lease's heartbeat read them in their threads.
+
+    Attributes:
+        watch: tells what the workers are doing just now; called from any thread.
+    """
 
     def __init__(self, total: int, already_done: int, run_id: str) -> None:
         self.total, self.already_done, self.run_id = total, already_done, run_id
         self.done = self.failed = self.retried = 0
         self.queued = total - already_done
-        self.running: dict[str, dict[str, Any]] = {}
+        self.watch: Callable[[], dict[str, dict[str, Any]]] = dict
         self.errors: deque[str] = deque(maxlen=5)
-        self.note = ""
-        self._started = time.monotonic()
+        self._started = self._began = time.monotonic()
+        self._ended_before = 0
+
+    def begin(self) -> None:
+        """Workers start now: pace and estimate count from here."""
+        self._began, self._ended_before = time.monotonic(), self.done + self.failed
+
+    @property
+    def running(self) -> dict[str, dict[str, Any]]:
+        """By worker name, what each is doing just now."""
+        return self.watch()
 
     @property
     def seconds(self) -> float:
@@ -36,14 +50,14 @@ class Progress:
     @property
     def per_hour(self) -> float:
         """Finished avatars an hour of this run."""
-        return 3600 * self.done / max(self.seconds, 1e-9)
+        return 3600 * self.done / max(time.monotonic() - self._began, 1e-9)
 
     @property
     def remaining_seconds(self) -> float | None:
         """Estimate from the pace so far; None before the first portrait ended."""
-        ended = self.done + self.failed
-        left = self.total - self.already_done - ended
-        return left * self.seconds / ended if ended else None
+        paced = self.done + self.failed - self._ended_before
+        left = self.total - self.already_done - self.done - self.failed
+        return left * (time.monotonic() - self._began) / paced if paced else None
 
     def snapshot(self) -> dict[str, Any]:
         """Plain values for ``jobs.status``."""
@@ -52,7 +66,7 @@ class Progress:
             **{name: getattr(self, name) for name in names},
             "seconds": self.seconds,
             "remaining_seconds": self.remaining_seconds,
-            "running": {name: dict(worker) for name, worker in self.running.items()},
+            "running": self.running,
             "errors": list(self.errors),
         }
 
@@ -131,12 +145,14 @@ class LiveReporter:
         table = Table(box=None, pad_edge=False, header_style="bold dim")
         for column in ("worker", "portrait", "stage", "step"):
             table.add_column(column)
-        for name, worker in list(progress.running.items())[:SHOWN_WORKERS]:
+        for name, worker in islice(progress.running.items(), SHOWN_WORKERS):
             step = f"{worker.get('step', 0)}/{worker['steps']}" if worker.get("steps") else ""
             table.add_row(name, escape(str(worker.get("face_id") or "")), str(worker.get("stage", "")), step)
         errors = [Text(line, style="red", overflow="ellipsis", no_wrap=True) for line in progress.errors]
-        bar = ProgressBar(total=max(progress.total, 1), completed=ended, width=40)
-        return Group(bar, Text(summary_line(progress)), table, *errors)
+        head = Table.grid(padding=(0, 2))
+        bar = ProgressBar(total=max(progress.total, 1), completed=ended, width=24)
+        head.add_row(bar, Text(summary_line(progress), overflow="ellipsis", no_wrap=True))
+        return Group(head, table, *errors)
 
 
 def make_reporter(progress: Progress, console: Console) -> Reporter:

@@ -28,16 +28,20 @@ _CONTROL = "control"
 def connect() -> dict[str, float]:
     """Join the cluster named by ``RAY_ADDRESS``, or start Ray inside this process; returns the total resources.
 
+    A submitted job has brought its code along; any other driver of a cluster sends this checkout to the workers.
+
     Raises:
         RunError: the cluster cannot be reached.
     """
     if not ray.is_initialized():
-        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
             if address := os.environ.get("RAY_ADDRESS"):
-                ray.init(address=address, **quiet)
+                if not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+                    options["runtime_env"] = {"working_dir": str(Path(__file__).parents[1])}
+                ray.init(address=address, **options)
             else:
-                ray.init(address="local", include_dashboard=False, object_store_memory=128 * 2**20, **quiet)
+                ray.init(address="local", include_dashboard=False, object_store_memory=128 * 2**20, **options)
         except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise RunError(f"cannot reach the Ray cluster: {' '.join(str(error).split())[:500]}") from error
     return dict(ray.cluster_resources())
@@ -115,7 +119,7 @@ class RayExecutor:
         ray.wait(list(awaited), num_returns=1, timeout=timeout)
         ready, _ = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)
         outcomes = [self._settle(awaited[ref]) for ref in ready]
-        outcomes += [self._expire(slot) for slot in self._slots if time.monotonic() > slot.deadline]
+        outcomes += [self._expire(slot) for slot in list(self._slots) if time.monotonic() > slot.deadline]
         self._poll_progress()
         self._check_room()
         return [o for o in outcomes if o is not None]
@@ -123,9 +127,9 @@ class RayExecutor:
     def running(self) -> dict[str, dict[str, Any]]:
         """Workers with a task, and those that are still loading."""
         shown = {}
-        for slot in self._slots:
-            if slot.task:
-                shown[slot.name] = {"stage": "starting", **slot.progress, "face_id": slot.task.job.face_id}
+        for slot in list(self._slots):
+            if task := slot.task:
+                shown[slot.name] = {"stage": "starting", **slot.progress, "face_id": task.job.face_id}
             elif not slot.loaded:
                 shown[slot.name] = {"stage": "loading", "face_id": None}
         return shown
