@@ -19,9 +19,10 @@ from ap3d.rig.protocol import Rig
 from ap3d.rig.regions import Label, label_fields, labels_from_fields
 
 BUILTIN_CODES: dict[str, tuple[float, ...]] = {
-    "SKIN": (1.0, 0.6, 0.4), "SCALP": (0.0, 0.6, 0.2), "EARS": (0.8, 0.9, 0.1), "LIPS": (1.0, 0.0, 0.3), "SCLERA": (0.0, 0.8, 1.0),
-    "IRIS": (0.0, 0.1, 1.0), "PUPIL": (0.0, 0.0, 0.5), "TEETH": (1.0, 1.0, 1.0), "TONGUE": (0.5, 0.2, 0.6), "MOUTH": (0.3, 0.0, 0.6),
-    "NECK": (1.0, 0.85, 0.7), "CLOTHES": (0.6, 0.3, 0.1), "BEARD": (0.8, 0.35, 0.65),
+    "SKIN": (1.0, 0.6, 0.4), "SCALP": (0.0, 0.6, 0.2), "EARS": (0.8, 0.9, 0.1), "LIPS": (1.0, 0.0, 0.3),
+    "SCLERA": (0.0, 0.8, 1.0), "IRIS": (0.0, 0.1, 1.0), "PUPIL": (0.0, 0.0, 0.5), "TEETH": (1.0, 1.0, 1.0),
+    "TONGUE": (0.5, 0.2, 0.6), "MOUTH": (0.3, 0.0, 0.6), "NECK": (1.0, 0.85, 0.7), "CLOTHES": (0.6, 0.3, 0.1),
+    "BEARD": (0.8, 0.35, 0.65),
 }  # fmt: skip
 PRODUCTION_CODES: dict[str, tuple[float, ...]] = {
     "SCLERA": (1.0,), "IRIS": (1 / 3,), "PUPIL": (1 / 3,), "TEETH": (0.490,),

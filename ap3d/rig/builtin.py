@@ -1,4 +1,4 @@
-"""The head model that the package ships: linear shape and ARKit-52 expressions, linear blend skinning of five joints."""
+"""The head model that the package ships: linear shape, ARKit-52 expressions, linear blend skinning."""
 
 import hashlib
 import io
@@ -34,7 +34,7 @@ _REQUIRED = (
 
 
 class BuiltinRig:
-    """The built-in morphable head; see ``ap3d.rig.protocol.Rig`` for the interface and ``builtin/rig.md`` for its origin.
+    """The built-in morphable head; ``ap3d.rig.protocol.Rig`` has the interface, ``builtin/rig.md`` the origin.
 
     Jaw x-angle, eyelids and eye angles of ``RigParams`` are added to jawOpen, eyeBlink* and eyeLook* through the gains
     of this module, each control is clamped to [0, 1], and the eyeballs turn by the sum. A closing lid outweighs gaze,
@@ -101,7 +101,7 @@ class BuiltinRig:
         self._blinks = [self.expression_names.index(f"eyeBlink{s}") for s in ("Left", "Right")]
 
     def lid_edge(self) -> Tensor:
-        """The edge of the left upper lid on the template, from the inner to the outer corner: ``[K, 2]`` x, y metres."""
+        """Edge of the left upper lid on the template, inner to outer corner: ``[K, 2]`` x, y in metres."""
         corners = self._landmarks[0][[42, 45]][:, :1][:, 0]
         ids = torch.cat([corners[:1], self._lid_pairs[: len(self._lid_pairs) // 2, 0], corners[1:]])
         points = self.template[ids, :2]
@@ -139,7 +139,7 @@ class BuiltinRig:
         Returns:
             Controls ``[B, 52]`` and the eyeballs' axis-angle ``[B, 2, 3]`` (left, right), radians.
         """
-        at = lambda name: params.expression[:, self._index[name]]
+        at = lambda name: params.expression[:, self._index[name]]  # noqa: E731
         changed: dict[str, Tensor] = {
             "jawOpen": (at("jawOpen") + params.jaw[:, 0] / JAW_OPEN_ANGLE).clamp(0, 1),
         }

@@ -59,7 +59,7 @@ class RigParams:
     @staticmethod
     def neutral(rig: "Rig", batch: int = 1) -> "RigParams":
         """Zero shape, expression and pose at the rig's own scale and translation."""
-        zeros = lambda n: torch.zeros(batch, n)
+        zeros = lambda n: torch.zeros(batch, n)  # noqa: E731
         return RigParams(
             zeros(rig.n_shape), zeros(rig.n_expression), zeros(3), zeros(3), zeros(3), zeros(6), zeros(2),
             torch.full((batch, 1), rig.default_scale), rig.default_translation.expand(batch, 3).clone(),

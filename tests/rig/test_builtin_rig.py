@@ -101,7 +101,7 @@ def test_landmarks_are_symmetric(rig: BuiltinRig) -> None:
 def test_lids_close_and_hide_the_eyeballs(rig: BuiltinRig) -> None:
     open_eyes = people(rig)
     closed = open_eyes.replace(eyelids=torch.ones(len(open_eyes), 2))
-    gap = lambda p: (p[:, [37, 38, 43, 44]] - p[:, [41, 40, 47, 46]]).norm(dim=2).mean(1)
+    gap = lambda p: (p[:, [37, 38, 43, 44]] - p[:, [41, 40, 47, 46]]).norm(dim=2).mean(1)  # noqa: E731
     assert (gap(rig.landmarks(closed)) < 0.1 * gap(rig.landmarks(open_eyes))).all()
     looking = with_actions(rig, closed, eyeLookDownLeft=1.0, eyeLookOutLeft=1.0, eyeSquintLeft=1.0, eyeLookUpRight=1.0)
     eyes = torch.zeros(len(rig.faces))
@@ -129,7 +129,7 @@ def test_jaw_opens_the_mouth(rig: BuiltinRig) -> None:
     params = people(rig)
     opened = rig.landmarks(params.replace(jaw=torch.tensor([[JAW_OPEN_ANGLE, 0, 0]]).expand(len(params), 3)))
     closed = rig.landmarks(params)
-    gap = lambda p: (p[:, 62] - p[:, 66]).norm(dim=1) / 2.78
+    gap = lambda p: (p[:, 62] - p[:, 66]).norm(dim=1) / 2.78  # noqa: E731
     assert (gap(opened) > 0.02).all() and (gap(closed) < 0.006).all()
     assert torch.allclose(opened[:, 30], closed[:, 30], atol=1e-2)
 
@@ -154,7 +154,7 @@ def test_neck_and_head_leave_the_shoulders(rig: BuiltinRig) -> None:
     assert torch.allclose(rest[border], turned[border], atol=1e-5)
     head = rig.parts == 3
     expected = axis_angle_matrix(torch.tensor([0.0, 0.7, 0.0]))
-    edge = lambda v: v[head][5] - v[head][40]
+    edge = lambda v: v[head][5] - v[head][40]  # noqa: E731
     assert torch.allclose(edge(turned), expected @ edge(rest), atol=1e-4)
 
 
@@ -208,9 +208,9 @@ def test_groups_of_people_differ(rig: BuiltinRig) -> None:
     ):
         params = RigParams.neutral(rig).replace(shape=rig.sample_shape(*key, zero)[None])
         faces[key] = rig.landmarks(params)[0]
-    width = lambda p: float(p[13, 0] - p[3, 0])
+    width = lambda p: float(p[13, 0] - p[3, 0])  # noqa: E731
     assert width(faces[("man", "young", "chubby")]) > 1.05 * width(faces[("man", "young", "thin")])
-    height = lambda p: float(p[27, 1] - p[8, 1])
+    height = lambda p: float(p[27, 1] - p[8, 1])  # noqa: E731
     assert height(faces[("man", "child", "average")]) < 0.92 * height(faces[("man", "young", "average")])
 
 

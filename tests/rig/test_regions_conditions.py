@@ -35,8 +35,8 @@ def test_regions_partition_the_faces(rig: BuiltinRig) -> None:
 def test_labels_at_known_places(rig: BuiltinRig) -> None:
     corners, weights = rig._landmarks
     points = (rig.template[corners] * weights[:, :, None]).sum(1)
-    face_of = lambda n: int((rig.faces[:, None] == corners[n][weights[n].argmax()]).any(2)[:, 0].nonzero()[0])
-    label = lambda n: int(point_labels(rig, torch.tensor([face_of(n)]), points[[n]]))
+    face_of = lambda n: int((rig.faces[:, None] == corners[n][weights[n].argmax()]).any(2)[:, 0].nonzero()[0])  # noqa: E731
+    label = lambda n: int(point_labels(rig, torch.tensor([face_of(n)]), points[[n]]))  # noqa: E731
     assert label(30) == Label.SKIN and label(8) == Label.BEARD and label(27) == Label.SKIN
     top = int(rig.template[:, 1].argmax())
     face = int((rig.faces == top).any(1).nonzero()[0])

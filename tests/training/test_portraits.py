@@ -43,8 +43,11 @@ def test_background_is_exact_and_surrounds_the_head(rig: BuiltinRig) -> None:
 @pytest.mark.parametrize("word", SHIRT_COLOURS)
 def test_shirts_have_their_colour(rig: BuiltinRig, word: str) -> None:
     cloth = picture(rig, shirt=word)[:, 90:95, 30:66].reshape(3, -1).median(1).values
-    distance = {k: float((torch.nn.functional.normalize(torch.tensor(v) + 0.05, dim=0) - torch.nn.functional.normalize(cloth + 0.05, dim=0)).norm()
-                + abs(float(cloth.mean()) - 0.85 * float(np.mean(v)))) for k, v in SHIRT.items()}  # fmt: skip
+    hue = lambda colour: torch.nn.functional.normalize(colour + 0.05, dim=0)  # noqa: E731
+    distance = {}
+    for name, colour in ((k, torch.tensor(v)) for k, v in SHIRT.items()):
+        brightness = abs(float(cloth.mean()) - 0.85 * float(colour.mean()))
+        distance[name] = float((hue(colour) - hue(cloth)).norm()) + brightness
     assert min(distance, key=distance.__getitem__) == word
 
 
@@ -79,7 +82,7 @@ def test_same_seed_same_samples(rig: BuiltinRig) -> None:
 def test_frequencies(rig: BuiltinRig) -> None:
     rng = np.random.default_rng(0)
     people = [sample_person(rng, rig) for _ in range(1500)]
-    share = lambda test: float(np.mean([test(p.attributes) for p in people]))
+    share = lambda test: float(np.mean([test(p.attributes) for p in people]))  # noqa: E731
     assert share(lambda a: a.hair_style == "bun") > 0.17 and share(lambda a: a.hair_style == "curly") > 0.17
     assert 0.08 < share(lambda a: a.hair_style == "bald") < 0.16
     men = [p.attributes.beard for p in people if p.attributes.gender == "man" and p.attributes.age != "child"]

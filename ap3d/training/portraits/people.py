@@ -30,17 +30,23 @@ BEARD_SHARE = 0.45  # of adult men
 # ARKit controls of each expression word, as (low, high) of a uniform draw; a name without side stands for both.
 ACTIONS: dict[str, dict[str, tuple[float, float]]] = {
     "neutral": {},
-    "smiling": {"mouthSmile": (0.65, 1.0), "cheekSquint": (0.2, 0.5), "mouthUpperUp": (0.0, 0.4), "mouthLowerDown": (0.0, 0.35)},
+    "smiling": {
+        "mouthSmile": (0.65, 1.0), "cheekSquint": (0.2, 0.5), "mouthUpperUp": (0.0, 0.4), "mouthLowerDown": (0.0, 0.35),
+    },
     "mouth open": {"jawOpen": (0.5, 1.0), "browInnerUp": (0.0, 0.5)},
-    "angry": {"browDown": (0.8, 1.0), "mouthFrown": (0.4, 0.9), "noseSneer": (0.4, 0.8), "eyeSquint": (0.2, 0.6), "mouthPress": (0.2, 0.6)},
+    "angry": {
+        "browDown": (0.8, 1.0), "mouthFrown": (0.4, 0.9), "noseSneer": (0.4, 0.8), "eyeSquint": (0.2, 0.6),
+        "mouthPress": (0.2, 0.6),
+    },
     "eyes closed": {"eyeBlink": (1.0, 1.0)},
 }  # fmt: skip
 # Small changes that keep the word true.
 PERTURBATIONS = (
-    "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeSquintLeft",
-    "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawRight", "mouthDimpleLeft", "mouthDimpleRight",
-    "mouthFunnel", "mouthLeft", "mouthRight", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPucker", "mouthRollLower",
-    "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft",
+    "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight",
+    "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawRight",
+    "mouthDimpleLeft", "mouthDimpleRight", "mouthFunnel", "mouthLeft", "mouthRight", "mouthLowerDownLeft",
+    "mouthLowerDownRight", "mouthPucker", "mouthRollLower", "mouthRollUpper", "mouthShrugLower",
+    "mouthShrugUpper", "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft",
     "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight",
 )  # fmt: skip
 
@@ -79,7 +85,7 @@ def sample_person(rng: np.random.Generator, rig: BuiltinRig) -> Person:
 
 def sample_attributes(rng: np.random.Generator) -> PortraitAttributes:
     """Draw the words that describe a person."""
-    pick = lambda values, shares=None: str(rng.choice(values, p=shares))
+    pick = lambda values, shares=None: str(rng.choice(values, p=shares))  # noqa: E731
     gender, age = pick(GENDERS), pick(AGES, AGE_SHARES)
     beard = gender == "man" and age != "child" and rng.random() < BEARD_SHARE
     return PortraitAttributes(
@@ -94,7 +100,7 @@ def build_person(attributes: PortraitAttributes, expression: str, rng: np.random
     shape = rig.sample_shape(attributes.gender, attributes.age, attributes.build, noise)
     closed = expression == "eyes closed"
     gaze = np.zeros(2) if closed else rng.normal(0, (0.08, 0.14))
-    vector = lambda *sd: torch.from_numpy(rng.normal(0, sd)).float()[None]
+    vector = lambda *sd: torch.from_numpy(rng.normal(0, sd)).float()[None]  # noqa: E731
     params = RigParams.neutral(rig).replace(
         shape=shape[None],
         expression=torch.from_numpy(_expression(expression, rng, rig.expression_names)).float()[None],

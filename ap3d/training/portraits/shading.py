@@ -26,7 +26,7 @@ class Light:
 
 
 def shade(material: Material, normals: Tensor, up: Tensor, light: Light) -> Tensor:
-    """Colours ``[P, 3]`` of points with camera-space normals ``[P, 3]``; ``up [3]`` is the world's up in camera axes."""
+    """Colours ``[P, 3]`` of points with camera-space normals ``[P, 3]``; ``up [3]``: the world's, in camera axes."""
     key = torch.nn.functional.normalize(torch.tensor(light.key, dtype=torch.float32), dim=0)
     lit = ((normals @ key + 0.30) / 1.30).clamp(0, 1)
     lit = lit * (0.35 + 0.65 * material.openness)
