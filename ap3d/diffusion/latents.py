@@ -1,10 +1,11 @@
 """Pictures to latents and back, for any diffusers autoencoder."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ap3d.errors import DataFileError
@@ -15,8 +16,8 @@ LINEAR_DECODER_FILE = "linear_decoder.safetensors"
 class LinearDecoder:
     """Decoder of a linear encoder: one convolution and a pixel shuffle, fitted by least squares.
 
-    A stock decoder upsamples by repetition and cannot tell the pixels of a cell apart where latents are constant; this one
-    can, costs nothing and is differentiable. It lies beside the autoencoder's own files.
+    A stock decoder upsamples by repetition and cannot tell the pixels of a cell apart where latents are constant; this
+    one can, costs nothing and is differentiable. It lies beside the autoencoder's own files.
 
     Args:
         weight: ``[3 f^2, C, k, k]``; channels as ``pixel_shuffle`` expects them.
@@ -38,7 +39,9 @@ class LinearDecoder:
         save_file({"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}, folder / LINEAR_DECODER_FILE)
 
     @staticmethod
-    def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> "LinearDecoder | None":
+    def load(
+        folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "LinearDecoder | None":
         """Read it, or None where the autoencoder has none."""
         path = folder / LINEAR_DECODER_FILE
         if not path.exists():
@@ -71,13 +74,13 @@ class LatentCodec:
         linear_decoder: preferred for decoding where there is one.
     """
 
-    def __init__(self, vae: nn.Module, linear_decoder: LinearDecoder | None = None) -> None:
+    def __init__(self, vae: Any, linear_decoder: LinearDecoder | None = None) -> None:
         self.vae, self.linear_decoder = vae, linear_decoder
         self.scaling = float(vae.config.scaling_factor)
         self.shift = float(getattr(vae.config, "shift_factor", None) or 0.0)
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """Pictures ``[B, 3, H, W]`` in 0..1 to scaled latents, differentiable; the mean where there is a distribution."""
+        """Pictures ``[B, 3, H, W]`` in 0..1 to scaled latents, differentiable; the mode of a distribution."""
         encoded = self.vae.encode(pictures * 2 - 1)
         latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
         return (latents - self.shift) * self.scaling

@@ -22,7 +22,7 @@ def resolve_model_folder(spec: str | os.PathLike[str], builtin: str = "diffusion
     if spec == "builtin":
         folder = BUILTIN / builtin
         if not folder.is_dir():
-            raise DataFileError(f"the built-in model {folder} is missing; python -m jobs.train_builtin --help remakes it")
+            raise DataFileError(f"the built-in model {folder} is missing; see python -m jobs.train_builtin --help")
         return folder
     text = os.fspath(spec)
     if "://" in text:
@@ -132,10 +132,12 @@ def load_component(model_class: Any, folder: Path, device: Any, dtype: Any) -> A
 
 
 def _hide_progress() -> None:
-    """No bars for files that load in a blink."""
+    """No bars for files that load in a blink, no notices about configuration fields of other versions."""
+    from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
 
 
 def fingerprint(folders: list[Path]) -> str:

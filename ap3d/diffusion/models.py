@@ -29,8 +29,8 @@ class GuidanceModels:
     """
 
     def __init__(
-        self, folders: list[Path], unet: nn.Module, controlnets: list[nn.Module], text_encoder: nn.Module, tokenizer: Any,
-        codec: LatentCodec, scheduler: Any, condition_spec: ConditionSpec, prompt_spec: dict[str, Any],
+        self, folders: list[Path], unet: nn.Module, controlnets: list[nn.Module], text_encoder: nn.Module,
+        tokenizer: Any, codec: LatentCodec, scheduler: Any, condition_spec: ConditionSpec, prompt_spec: dict[str, Any],
     ) -> None:  # fmt: skip
         self.folders = folders
         self.unet, self.controlnets, self.text_encoder = unet, controlnets, text_encoder
@@ -257,7 +257,7 @@ def _condition_spec(folders: list[Path], controlnets: list[nn.Module]) -> Condit
     else:
         raise InputError(f"{folders[0]} has no condition.json that says what its condition image shows")
     if spec.channels != channels:
-        raise InputError(f"{folders[0]} takes {channels} condition channels, its condition.json describes {spec.channels}")
+        raise InputError(f"{folders[0]} takes {channels} condition channels, condition.json describes {spec.channels}")
     return spec
 
 
@@ -271,4 +271,4 @@ def _vae_class(folder: Path) -> Any:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
         return AutoencoderKL
-    raise DataFileError(f"{folder / 'config.json'} names the autoencoder {name!r}; AutoencoderKL and AutoencoderTiny work")
+    raise DataFileError(f"{folder / 'config.json'} names {name!r}; AutoencoderKL and AutoencoderTiny work")

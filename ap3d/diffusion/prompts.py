@@ -6,12 +6,13 @@ reference/animportrait3d-avatar-and-guidance.md, section 6 ("left eye region, a 
 """
 
 import re
+from collections.abc import Mapping
 
 import torch
 
 from ap3d.diffusion import vocabulary as words
 
-Tables = dict[str, tuple[str, ...]]
+Tables = Mapping[str, tuple[str, ...]]
 
 FRONT_LIMIT, BACK_LIMIT = 30.0, 120.0  # degrees of azimuth between front and side, side and back
 _CLAUSE = re.compile(r"[,;.]|\b(?:with|wearing|and|in an?|in(?= \w+ \w+)|has|having|dressed)\b")
@@ -165,5 +166,5 @@ def _with_article(noun: str) -> str:
 
 
 def _draw(options: tuple[str, ...], generator: torch.Generator) -> str:
-    """One option, uniformly; every call takes exactly one number, so that attributes draw independently of the prompt."""
+    """One option, uniformly; every call takes one number, so that attributes draw independently of the prompt."""
     return options[int(torch.randint(1 << 30, (1,), generator=generator)) % len(options)]

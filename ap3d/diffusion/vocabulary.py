@@ -1,8 +1,8 @@
 """Wordings of the built-in world: which phrases say which attribute value.
 
-Training captions draw from these tables and the text encoder learns what the phrases mean. At run time they only answer
-"does this prompt say anything about hair colour?" and supply words for what it leaves out: text to text, never text to a
-colour or a parameter.
+Training captions draw from these tables and the text encoder learns what the phrases mean. At run time they only
+answer "does this prompt say anything about hair colour?" and supply words for what it leaves out: text to text, never
+text to a colour or a parameter.
 """
 
 GENDER_NOUNS = {

@@ -1,12 +1,13 @@
 """The built-in autoencoder: an exact linear encoder inside a stock AutoencoderTiny (f = 4, 18 latent channels).
 
 A 4x4 cell keeps all 16 Haar coefficients of its luma and the means of two chroma channels, YCbCr after ITU-R BT.601
-(reference/builtin-diffusion.md, part 2). The encoder needs no training, adds no noise to gradients and is exact; a least
-squares linear decoder inverts it, and the stock decoder is trained for plain diffusers pipelines.
+(reference/builtin-diffusion.md, part 2). The encoder needs no training, adds no noise to gradients and is exact; a
+least squares linear decoder inverts it, and the stock decoder is trained for plain diffusers pipelines.
 """
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def coarse_kernel() -> Tensor:
     return kernel * COARSE_GAIN[:, None, None, None]
 
 
-def build_autoencoder():  # type: ignore[no-untyped-def]
+def build_autoencoder() -> Any:
     """AutoencoderTiny with the exact encoder set by hand and a fresh decoder.
 
     The first convolution passes colour on, the second halves the size (means and fine luma bands), the third halves it
@@ -54,7 +55,7 @@ def build_autoencoder():  # type: ignore[no-untyped-def]
             if layer.bias is not None:
                 layer.bias.zero_()
         for colour in range(3):
-            first.weight[colour, colour, 1, 1] = 2.0  # undoes AutoencoderTiny's (x + 1) / 2; the offset goes into the bias
+            first.weight[colour, colour, 1, 1] = 2.0  # undoes (x + 1) / 2; the offset goes into the last bias
             second.weight[colour, colour, 1:, 1:] = 0.25
             second.weight[3 + colour, :3, 1:, 1:] = FINE_GAIN * LUMA[:, None, None] * HAAR[1 + colour].view(2, 2)
         third.weight[:6, :3, 1:, 1:] = coarse_kernel()
@@ -69,8 +70,8 @@ def build_autoencoder():  # type: ignore[no-untyped-def]
     return model
 
 
-def fit_linear_decoder(model, pictures: Tensor) -> tuple[LinearDecoder, float]:  # type: ignore[no-untyped-def]
-    """Fit on pictures ``[B, 3, H, W]`` in 0..1 (the last eighth is held out); returns it and its held-out PSNR in dB."""
+def fit_linear_decoder(model: Any, pictures: Tensor) -> tuple[LinearDecoder, float]:
+    """Fit on pictures ``[B, 3, H, W]`` in 0..1, the last eighth held out; returns it and its held-out PSNR in dB."""
     signed = pictures * 2 - 1
     with torch.no_grad():
         latents = model.encode(signed).latents
@@ -85,7 +86,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 def train_decoder(
-    model,  # type: ignore[no-untyped-def]
+    model: Any,
     sample: Callable[[int], Tensor],
     steps: int,
     *,

@@ -1,6 +1,8 @@
 """Captions of procedural portraits in many wordings, with the labels that each wording states."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from numpy.random import Generator
 
@@ -65,12 +67,17 @@ class CaptionWriter:
         self.noise = noise
 
     def write(
-        self, person: PortraitAttributes, *, expression: str = "neutral", framing: str = "full", view: str = "front view"
+        self,
+        person: PortraitAttributes,
+        *,
+        expression: str = "neutral",
+        framing: str = "full",
+        view: str = "front view",
     ) -> Caption:
-        """A caption of ``person`` as seen in one picture; close-ups often get a short one that says what is visible."""
+        """A caption of ``person`` in one picture; close-ups often get a short one that says what is visible."""
         short = framing in VISIBLE and self._chance(0.6)
         visible = VISIBLE[framing] if short else {"skin", "hair", "eye_colour", "shirt", "beard", "expression"}
-        labels = {name: UNSTATED for name in LABELS}
+        labels = dict.fromkeys(LABELS, UNSTATED)
         labels["framing"], labels["view"] = FRAMINGS.index(framing), words.VIEWS.index(view)
         if framing not in ("full", "face"):
             labels["view"] = UNSTATED
@@ -85,7 +92,9 @@ class CaptionWriter:
     def _person(self, person: PortraitAttributes, labels: dict[str, int]) -> tuple[str, list[str]]:
         """The noun phrase with age and build, and now and then one of them as a phrase of its own."""
         state = lambda name, value: labels.__setitem__(name, LABELS[name].index(value))  # noqa: E731
-        neutral, trailing, adjectives = self._chance(0.06), [], []
+        neutral = self._chance(0.06)
+        trailing: list[str] = []
+        adjectives: list[str] = []
         if person.age == "child":
             noun = self._pick(words.ANY_CHILD_NOUNS if neutral else words.CHILD_NOUNS[person.gender])
             state("age", "child")
@@ -226,13 +235,19 @@ def random_caption(writer: CaptionWriter) -> Caption:
 
 def caption_words() -> list[str]:
     """Every word that a caption can contain, sorted: the vocabulary of ``unknown_words``."""
-    tables = [
+    tables: list[Mapping[Any, tuple[str, ...]]] = [
         words.GENDER_NOUNS, words.CHILD_NOUNS, words.OLD_NOUNS, words.AGE_WORDS, words.BUILD_WORDS, words.SKIN_WORDS,
         words.HAIR_COLOUR_WORDS, words.HAIR_STYLE_WORDS, words.EYE_COLOUR_WORDS, words.SHIRT_COLOUR_WORDS,
         words.BEARD_PHRASES, words.EXPRESSION_PHRASES,
     ]  # fmt: skip
     phrases = [phrase for table in tables for options in table.values() for phrase in options]
-    phrases += [*words.ANY_NOUNS, *words.ANY_CHILD_NOUNS, *words.GARMENTS, *words.VIEWS, *words.FRAMING_PREFIXES.values()]
+    phrases += [
+        *words.ANY_NOUNS,
+        *words.ANY_CHILD_NOUNS,
+        *words.GARMENTS,
+        *words.VIEWS,
+        *words.FRAMING_PREFIXES.values(),
+    ]
     phrases.append("a an with wearing in and of the portrait photo head skin skinned hair eyes bearded bun young")
     text = " ".join(phrases).replace("{view}", "").replace("{prompt}", "")
     return sorted({w for phrase in text.split() for w in phrase.replace("-", " ").strip(",").split()})

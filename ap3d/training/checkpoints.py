@@ -3,7 +3,7 @@
 import csv
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def load_state(path: Path) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch has no common error type here
-        raise DataFileError(f"checkpoint {path} cannot be read ({type(error).__name__}); delete it to start anew") from error
+        raise DataFileError(f"checkpoint {path} is damaged; delete it to start anew") from error
     return state
 
 
@@ -61,7 +61,7 @@ class Curve:
             writer.writeheader()
             writer.writerows(rows)
 
-    def add(self, row: dict[str, object]) -> None:
+    def add(self, row: Mapping[str, object]) -> None:
         """Append one row; absent columns stay empty."""
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns, extrasaction="ignore").writerow(row)

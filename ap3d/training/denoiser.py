@@ -1,8 +1,8 @@
 """The built-in UNet, ControlNet and noise schedule, untrained, with the starting values that make them learn fast.
 
 Sizes and tricks: reference/builtin-diffusion.md, part 2. Pooled text enters the time embedding (``addition_embed_type``
-"text") and scales features ("scale_shift"); the ControlNet starts as half an identity instead of zero, and its condition
-embedding is scaled layer by layer to unit variance (LSUV, arXiv 1511.06422), because nothing here is pretrained.
+"text") and scales features ("scale_shift"); the ControlNet starts as half an identity instead of zero, and its
+condition embedding is scaled layer by layer to unit variance (LSUV, arXiv 1511.06422): nothing here is pretrained.
 """
 
 from dataclasses import dataclass

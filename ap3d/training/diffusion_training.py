@@ -1,7 +1,7 @@
 """Joint training of UNet and ControlNet on the portrait pool (reference/builtin-diffusion.md, part 2).
 
-x0 prediction, high-noise timesteps, region-weighted error, frozen pretrained text encoder, captions drawn anew for every
-use of a picture. Every random draw comes from two generators that the checkpoint holds.
+x0 prediction, high-noise timesteps, region-weighted error, frozen pretrained text encoder, captions drawn anew for
+every use of a picture. Every random draw comes from two generators that the checkpoint holds.
 """
 
 import time

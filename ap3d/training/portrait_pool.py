@@ -4,6 +4,7 @@ The producer renders chunk ``k`` from the seed ``(seed, k)`` alone, writes its r
 goes on with the first unmarked chunk and the pool comes out the same.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -81,7 +82,7 @@ class PortraitPool:
         """Append one chunk of portrait samples, then mark it.
 
         Args:
-            samples: ``CHUNK`` objects with ``image``, ``condition``, ``attributes``, ``expression``, ``framing``, ``view``.
+            samples: ``CHUNK`` objects with image, condition, attributes, expression, framing and view.
         """
         start = len(self)
         for row, sample in enumerate(samples, start):
@@ -112,7 +113,7 @@ class PortraitPool:
         """
         while len(self) < rows:
             if not alive() and len(self) < rows:
-                raise DataFileError(f"the portrait pool {self.folder} holds {len(self)} of {rows} rows and no producer runs")
+                raise DataFileError(f"{self.folder} holds {len(self)} of {rows} portraits and no producer runs")
             time.sleep(1.0)
 
     def _check_description(self) -> None:
@@ -121,16 +122,14 @@ class PortraitPool:
         if not path.exists():
             path.write_text(json.dumps(description))
         elif json.loads(path.read_text()) != description:
-            raise DataFileError(f"{self.folder} holds another pool ({path.read_text()}); delete it or name another folder")
+            raise DataFileError(f"{self.folder} holds another pool ({path.read_text()}); delete it or choose another")
 
     def _open(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
         path = self.folder / f"{name}.npy"
         if not path.exists():
             partial = self.folder / f"{name}.{os.getpid()}.npy"
             np.lib.format.open_memmap(partial, "w+", dtype, shape).flush()
-            try:
+            with contextlib.suppress(FileExistsError):  # another process was first
                 os.link(partial, path)
-            except FileExistsError:
-                pass
             partial.unlink()
         return np.load(path, mmap_mode="r+")

@@ -1,7 +1,7 @@
 """Does a sample show what its text asked for? Two readers that learn from real renders only.
 
-Colours: nearest neighbours on region medians. Style, beard and the rest: a small convolutional network. Both see pictures of
-held-out conditions whose attributes were shuffled, so that only the text can have decided them.
+Colours: nearest neighbours on region medians. Style, beard and the rest: a small convolutional network. Both see
+pictures of held-out conditions whose attributes were shuffled, so that only the text can have decided them.
 """
 
 from collections.abc import Callable
@@ -61,6 +61,8 @@ def applies(name: str, scene: Scene) -> bool:
         return False
     if name in ("skin", "gender", "age"):
         return scene.view == "front view"
+    if name == "shirt":  # long hair hides it from behind
+        return scene.view != "back view" or scene.person.hair_style != "long"
     if name == "beard":
         return scene.view == "front view" and scene.person.gender == "man" and scene.person.age != "child"
     return name != "hair_colour" or scene.person.hair_style != "bald"
@@ -159,7 +161,12 @@ class Probe:
     """
 
     def __init__(
-        self, references: list[Example], held_out: list[Example], spec: ConditionSpec, net_steps: int = 500, seed: int = 7
+        self,
+        references: list[Example],
+        held_out: list[Example],
+        spec: ConditionSpec,
+        net_steps: int = 500,
+        seed: int = 7,
     ) -> None:
         rng = np.random.default_rng(seed)
         self.held_out, self.seed = held_out, seed
@@ -192,7 +199,7 @@ class Probe:
             out[name] = _accuracy(read, name, scenes)
         for name in READ:
             labels = logits[name].argmax(1)
-            out[f"net_{name}"] = _accuracy(lambda i, labels=labels: int(labels[i]), name, scenes)
+            out[f"net_{name}"] = _accuracy(labels.tolist().__getitem__, name, scenes)
         style = logits["hair_style"].argmax(1)
         for k, value in enumerate(HAIR_STYLES):
             rows = [i for i, s in enumerate(scenes) if s.framing == "full" and s.person.hair_style == value]

@@ -32,8 +32,9 @@ from ap3d.training.text_pretraining import TextConfig, pretrain_text_encoder
 Report = Callable[[dict[str, Any]], None]
 HELD_OUT_ROWS, REFERENCE_ROWS = 448, 3072
 CURVE_COLUMNS = (
-    "step", "samples", "seconds", "loss", "kind", "shirt", "hair_colour", "skin", "eye_colour", "net_hair_style", "net_beard",
-    "net_shirt", "net_hair_colour", "net_skin", "style_short", "style_long", "style_bald", "style_curly", "style_bun",
+    "step", "samples", "seconds", "loss", "kind", "shirt", "hair_colour", "skin", "eye_colour", "net_hair_style",
+    "net_beard", "net_shirt", "net_hair_colour", "net_skin", "style_short", "style_long",
+    "style_bald", "style_curly", "style_bun",
 )  # fmt: skip
 MODEL_INDEX = {
     "_class_name": "StableDiffusionControlNetPipeline", "controlnet": ["diffusers", "ControlNetModel"],
@@ -47,7 +48,12 @@ MODEL_INDEX = {
 def train_text(out: Path, config: TextConfig, report: Report) -> None:
     """Tokenizer and text encoder into ``out/diffusion``; nothing else is needed first."""
     curve = Curve(out / "text.csv", ("step", "loss", "seconds"))
-    accuracy = pretrain_text_encoder(out / "diffusion", config, lambda row: (curve.add(row), report(row)))  # type: ignore[func-returns-value]
+
+    def log(row: dict[str, float]) -> None:
+        curve.add(row)
+        report(row)
+
+    accuracy = pretrain_text_encoder(out / "diffusion", config, log)
     (out / "text.json").write_text(json.dumps(accuracy, indent=1))
     report(accuracy)
 
@@ -61,7 +67,9 @@ def train_shape(out: Path, config: ShapePriorConfig, report: Report) -> None:
     def draw(rng: np.random.Generator, count: int) -> tuple[Sequence[PortraitAttributes], Tensor]:
         people = [random_person(rng) for _ in range(count)]
         noise = torch.from_numpy(rng.standard_normal((count, rig.n_shape))).float()
-        return people, torch.stack([rig.sample_shape(p.gender, p.age, p.build, z) for p, z in zip(people, noise, strict=True)])
+        return people, torch.stack(
+            [rig.sample_shape(p.gender, p.age, p.build, z) for p, z in zip(people, noise, strict=True)]
+        )
 
     result = train_shape_prior(out / SHAPE_PRIOR_FILE, draw, rig.sha256, config, report)
     (out / "shape_prior.json").write_text(json.dumps(result, indent=1))
@@ -105,7 +113,11 @@ def train_autoencoder(out: Path, pool: PortraitPool, decoder_steps: int, report:
     pictures = lambda rows: torch.from_numpy(pool.images[np.sort(rows)]).permute(0, 3, 1, 2).float() / 255  # noqa: E731
     decoder, quality = fit_linear_decoder(model, pictures(np.arange(min(len(pool), 256))))
     rng = np.random.default_rng(0)
-    psnr = train_decoder(model, lambda n: pictures(rng.integers(len(pool), size=n)), decoder_steps, report=report) if decoder_steps else 0.0
+    psnr = (
+        train_decoder(model, lambda n: pictures(rng.integers(len(pool), size=n)), decoder_steps, report=report)
+        if decoder_steps
+        else 0.0
+    )
 
     def write(folder: Path) -> None:
         model.half().save_pretrained(folder, safe_serialization=True)
@@ -121,8 +133,8 @@ def train_autoencoder(out: Path, pool: PortraitPool, decoder_steps: int, report:
 
 
 def train_diffusion(
-    out: Path, config: DiffusionConfig, *, rows: int, report: Report, probe_seconds: float = 240.0, export_seconds: float = 240.0,
-    minutes: float | None = None,
+    out: Path, config: DiffusionConfig, *, rows: int, report: Report, probe_seconds: float = 240.0,
+    export_seconds: float = 240.0, minutes: float | None = None,
 ) -> None:  # fmt: skip
     """UNet and ControlNet into ``out/diffusion``; needs text encoder and autoencoder; renders its own pictures."""
     producer = start_producer(out, rows)
@@ -148,7 +160,7 @@ def train_diffusion(
 
 
 def _probe(pool: PortraitPool, held_out: PortraitPool, spec: ConditionSpec, net_steps: int = 500) -> Probe:
-    known = [e for e in examples(pool, ("full", "left_eye", "right_eye"), REFERENCE_ROWS)]
+    known = examples(pool, ("full", "left_eye", "right_eye"), REFERENCE_ROWS)
     asked = examples(held_out, ("full",), 112) + examples(held_out, ("left_eye", "right_eye"), 40)
     return Probe(known, asked, spec, net_steps)
 
@@ -194,7 +206,12 @@ def sample_sheet(trainer: DiffusionTrainer, probe: Probe, path: Path) -> None:
     conditions = as_tensor([e.condition for e in chosen])
     prompts = [plain_caption(s.person, s.framing, s.view) for s in asked]
     samples = sample_images(
-        trainer.averaged_models(), prompts, conditions, steps=8, guidance_scale=2.0, generator=torch.Generator().manual_seed(1)
+        trainer.averaged_models(),
+        prompts,
+        conditions,
+        steps=8,
+        guidance_scale=2.0,
+        generator=torch.Generator().manual_seed(1),
     )
     save_sheet(path, [conditions[:, :3], conditions[:, 3:], as_tensor([e.picture for e in chosen]), samples])
     path.with_suffix(".txt").write_text("\n".join(prompts) + "\n")
@@ -214,4 +231,3 @@ def export_denoiser(trainer: DiffusionTrainer, folder: Path) -> None:
 
     export_folder(folder / "controlnet", write_controlnet)
     export_folder(folder / "unet", lambda path: models.unet.half().save_pretrained(path, safe_serialization=True))  # type: ignore[operator]
-

@@ -32,7 +32,7 @@ People = Callable[[np.random.Generator, int], tuple[Sequence[PortraitAttributes]
 
 
 class ShapeNetwork(nn.Module):
-    """Pooled text ``[B, D]`` to mean ``[B, n]`` and lower triangular precision factor ``[B, n, n]``, in unit-spread coordinates."""
+    """Pooled text ``[B, D]`` to mean ``[B, n]`` and lower triangular precision factor ``[B, n, n]``, at unit spread."""
 
     def __init__(self, text_width: int, n_shape: int, hidden: int = 96) -> None:
         super().__init__()
@@ -93,7 +93,13 @@ class ShapePrior:
     """
 
     def __init__(
-        self, network: ShapeNetwork, features: TextFeatures, centre: Tensor, spread: Tensor, rig_sha256: str, fingerprint: str
+        self,
+        network: ShapeNetwork,
+        features: TextFeatures,
+        centre: Tensor,
+        spread: Tensor,
+        rig_sha256: str,
+        fingerprint: str,
     ) -> None:
         self.network, self.features = network.eval().requires_grad_(False), features
         self.centre, self.spread = centre, spread
@@ -121,7 +127,9 @@ class ShapePrior:
         except (KeyError, RuntimeError) as error:
             raise DataFileError(f"{path} is not a shape prior") from error
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        return ShapePrior(network, TextFeatures(path.parent / "diffusion"), centre, spread, notes.get("rig_sha256", ""), digest)
+        return ShapePrior(
+            network, TextFeatures(path.parent / "diffusion"), centre, spread, notes.get("rig_sha256", ""), digest
+        )
 
     @torch.no_grad()
     def sample(
@@ -182,7 +190,9 @@ def train_shape_prior(
     network = ShapeNetwork(pooled.shape[-1], shapes.shape[1])
     network.start_from(unit[:-held_out])
     optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.1
+    )
     generator, started = torch.Generator().manual_seed(config.seed), time.monotonic()
     for step in range(config.steps):
         rows = torch.randint(len(people) - held_out, (config.batch,), generator=generator)
@@ -209,7 +219,9 @@ def _embed(features: TextFeatures, writer: CaptionWriter, people: Sequence[Portr
 @torch.no_grad()
 def _evaluate(network: ShapeNetwork, pooled: Tensor, unit: Tensor, held_out: int) -> dict[str, float]:
     test, rest = unit[-held_out:], unit[:-held_out]
-    everybody = torch.distributions.MultivariateNormal(rest.mean(0), torch.cov(rest.T) + 1e-4 * torch.eye(rest.shape[1]))
+    everybody = torch.distributions.MultivariateNormal(
+        rest.mean(0), torch.cov(rest.T) + 1e-4 * torch.eye(rest.shape[1])
+    )
     mean, _ = network(pooled[-held_out:])
     return {
         "nll": float(network.negative_log_likelihood(pooled[-held_out:], test)),

@@ -1,7 +1,7 @@
 """Tokenizer and text encoder of the built-in model: CLIP architecture, pretrained to read attributes out of captions.
 
-Without this the denoiser's text stays at chance for hours (reference/builtin-diffusion.md, part 2); with it colours follow
-the text after minutes. The encoder is frozen afterwards: the denoiser and the shape prior share it.
+Without this the denoiser's text stays at chance for hours (reference/builtin-diffusion.md, part 2); with it colours
+follow the text after minutes. The encoder is frozen afterwards: the denoiser and the shape prior share it.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Resident models of another kind than the built-in: noise prediction, four latents, a KL autoencoder, two ControlNets."""
+"""Resident models unlike the built-in: noise prediction, four latents, a KL autoencoder, two ControlNets."""
 
 import json
 import shutil
@@ -36,10 +36,12 @@ def folder(tmp_path_factory):
         torch.nn.init.normal_(layer.weight, std=0.2)
     control.save_pretrained(folder / "controlnet")
     AutoencoderKL(
-        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
+        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4,
     ).save_pretrained(folder / "vae")  # fmt: skip
-    DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).save_pretrained(folder / "scheduler")
+    DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).save_pretrained(
+        folder / "scheduler"
+    )
     return folder
 
 
@@ -97,7 +99,9 @@ def test_several_controlnets_add_up(folder, models):
 
 
 def test_sampling_is_ddim_with_trailing_steps(models):
-    scheduler = DDIMScheduler.from_config(models.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=False)
+    scheduler = DDIMScheduler.from_config(
+        models.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=False
+    )
     scheduler.set_timesteps(5)
     assert scheduler.timesteps.tolist() == trailing_timesteps(1000, 5)
     noise, text = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2)), models.encode_prompt(["a man"])
@@ -111,10 +115,11 @@ def test_sampling_is_ddim_with_trailing_steps(models):
 def test_sdedit_keeps_more_of_the_picture_at_less_strength(models):
     picture = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))
     seen = models.decode_latents(models.encode_images(picture))
-    errors = [
-        float((sdedit(models, picture, ["a man"], None, strength=s, steps=10, generator=torch.Generator().manual_seed(0)) - seen).abs().mean())
-        for s in (0.0, 0.3, 1.0)
-    ]  # fmt: skip
+    errors = []
+    for strength in (0.0, 0.3, 1.0):
+        generator = torch.Generator().manual_seed(0)
+        new = sdedit(models, picture, ["a man"], None, strength=strength, steps=10, generator=generator)
+        errors.append(float((new - seen).abs().mean()))
     assert errors[0] < 1e-6 < errors[1] < errors[2]
 
 

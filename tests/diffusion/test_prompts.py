@@ -17,9 +17,16 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize(
     ("azimuth", "word"),
-    [(0, "front view"), (29, "front view"), (-31, "side view"), (119, "side view"), (-150, "back view"), (350, "front view"),
-     (540, "back view")],
-)  # fmt: skip
+    [
+        (0, "front view"),
+        (29, "front view"),
+        (-31, "side view"),
+        (119, "side view"),
+        (-150, "back view"),
+        (350, "front view"),
+        (540, "back view"),
+    ],
+)
 def test_views_by_azimuth(azimuth, word):
     assert view_word(azimuth) == word
 
@@ -90,6 +97,6 @@ def test_bald_heads_get_no_hair():
 
 
 def test_unknown_words_are_listed_once_in_order():
-    known = frozenset("a man with red hair dark skinned".split())
+    known = frozenset(["a", "man", "with", "red", "hair", "dark", "skinned"])
     assert unknown_words("A dark-skinned wizard man, with Emerald hair, wizard!", known) == ["wizard", "emerald"]
     assert unknown_words("a man with red hair", known) == []

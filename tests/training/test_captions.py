@@ -46,9 +46,7 @@ def test_close_ups_speak_of_what_is_visible():
 
 def test_plain_caption_says_everything():
     text = plain_caption(PERSON, "full", "side view")
-    assert text == (
-        "side view, an old man, pale skin, short gray hair, a gray beard, blue eyes, wearing a red shirt"
-    )
+    assert text == ("side view, an old man, pale skin, short gray hair, a gray beard, blue eyes, wearing a red shirt")
     assert plain_caption(dataclasses.replace(PERSON, hair_style="bald", beard=False)).count("gray") == 0
 
 

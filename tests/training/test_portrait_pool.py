@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from tests.training.conftest import render
 
 from ap3d.errors import DataFileError
 from ap3d.training.portrait_pool import CHUNK, PortraitPool, Scene
+from tests.training.conftest import render
 
 
 class Killed(Exception):

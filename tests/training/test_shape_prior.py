@@ -19,7 +19,9 @@ def draw(rng, count):
 @pytest.fixture(scope="module")
 def prior_path(text_folder):
     path = text_folder[0].parent / "shape_prior.safetensors"
-    result = train_shape_prior(path, draw, "rig", ShapePriorConfig(people=2500, steps=250, wordings=2, learning_rate=2e-3))
+    result = train_shape_prior(
+        path, draw, "rig", ShapePriorConfig(people=2500, steps=250, wordings=2, learning_rate=2e-3)
+    )
     assert result["nll"] < result["nll_without_text"]
     return path
 

@@ -24,12 +24,16 @@ def test_paint_outside_the_condition_is_hair():
 
 
 def test_mirroring_turns_normals_and_twice_is_nothing():
-    normals = torch.nn.functional.normalize(torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    normals = torch.nn.functional.normalize(
+        torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)), dim=1
+    )
     regions = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     condition = torch.cat([normals * 0.5 + 0.5, regions], 1)
     mirrored = mirror_condition(condition)
     inner = slice(1, -1)
-    assert torch.allclose(mirrored[:, 0, inner, inner], (-normals[:, 0].flip(-1) * 0.5 + 0.5)[:, inner, inner], atol=1e-6)
+    assert torch.allclose(
+        mirrored[:, 0, inner, inner], (-normals[:, 0].flip(-1) * 0.5 + 0.5)[:, inner, inner], atol=1e-6
+    )
     assert torch.equal(mirrored[:, 1:], condition.flip(-1)[:, 1:])
     assert torch.allclose(mirror_condition(mirrored)[..., inner, inner], condition[..., inner, inner], atol=1e-6)
 
