@@ -52,8 +52,7 @@ class InitialiseStage:
             HIDDEN_UNTIL_ANIMATED,
         )  # fmt: skip
         fitted = optimizer.detached()
-        moved = (fitted.f_dc - avatar.f_dc).abs().amax(1) > 1e-6
-        fitted = fill_unseen(fitted, fitted.pose(frames).means, moved)
+        fitted = fill_unseen(fitted, [target], frames)
         metrics = {"fit_loss": loss, "gaussians": float(len(fitted))}
         return StageResult({"avatar.safetensors": pack_tensors(fitted.tensors())}, metrics)
 
