@@ -25,7 +25,9 @@ def render(splats: Splats, cameras: Cameras, background: Tensor, sh_degree: int)
 
 
 @torch.no_grad()
-def motion_frames(bundle: Bundle, motion: Motion, size: int, azimuth: float = 0.0, elevation: float = 2.0) -> Iterator[Tensor]:
+def motion_frames(
+    bundle: Bundle, motion: Motion, size: int, azimuth: float = 0.0, elevation: float = 2.0
+) -> Iterator[Tensor]:
     """Pictures ``[3, size, size]`` of a motion seen by one fixed camera."""
     camera = bundle_camera(bundle, azimuth, elevation, size)
     driven = motion.to(bundle.rig)

@@ -138,12 +138,10 @@ def orbit(
     fov_degrees: float | Tensor,
     size: int,
 ) -> Cameras:
-    """Cameras on a sphere round ``target [3]``: azimuth 0 is the front, 90 the subject's left; degrees, elevation up."""
+    """Cameras on a sphere round ``target [3]``, degrees: azimuth 0 is the front, 90 the subject's left."""
     azimuth = torch.deg2rad(torch.as_tensor(azimuths, dtype=target.dtype))
     elevation = torch.deg2rad(torch.as_tensor(elevations, dtype=target.dtype)).expand_as(azimuth)
-    direction = torch.stack(
-        [azimuth.sin() * elevation.cos(), elevation.sin(), azimuth.cos() * elevation.cos()], 1
-    )
+    direction = torch.stack([azimuth.sin() * elevation.cos(), elevation.sin(), azimuth.cos() * elevation.cos()], 1)
     radii = torch.as_tensor(radius, dtype=target.dtype).expand(len(azimuth))[:, None]
     return look_at(target + radii * direction, target, fov_degrees, size)
 

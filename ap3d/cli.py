@@ -36,10 +36,14 @@ def _parser() -> argparse.ArgumentParser:
 def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     generate = commands.add_parser("generate", help="make one avatar from a prompt")
     generate.add_argument("prompt", help='for example "an old man with short gray hair, wearing a blue shirt"')
-    generate.add_argument("--out", required=True, metavar="DIR", help="folder of the bundle; its work lies in DIR/.work")
+    generate.add_argument(
+        "--out", required=True, metavar="DIR", help="folder of the bundle; its work lies in DIR/.work"
+    )
     generate.add_argument("--preset", default="builtin", help="smoke, builtin (default), draft or paper")
     generate.add_argument("--config", metavar="FILE", help="YAML file with fields that replace the preset's")
-    generate.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="replace one field, e.g. refine.rounds=1")
+    generate.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="replace one field, e.g. refine.rounds=1"
+    )
     generate.add_argument("--seed", type=int, default=0, help="non-negative; fixes everything random")
     generate.add_argument("--threads", type=int, default=None, help="CPU threads (default: all cores of this process)")
     generate.add_argument("--device", default=None, help="torch device (default: cuda when there is one)")
@@ -50,7 +54,9 @@ def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 def _add_animate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     animate = commands.add_parser("animate", help="render a bundle along a motion")
     animate.add_argument("bundle", help="folder of an avatar bundle")
-    animate.add_argument("--motion", default="talk", help="ARKit-52 CSV file, or 'talk' (default): the built-in talking and blinking")
+    animate.add_argument(
+        "--motion", default="talk", help="ARKit-52 CSV file, or 'talk' (default): the built-in talking and blinking"
+    )
     animate.add_argument("--out", required=True, metavar="FILE.mp4")
     animate.add_argument("--size", type=int, default=512, help="side of the picture in pixels, even")
     animate.add_argument("--fps", type=float, default=None, help="frames per second (default: the motion's own)")

@@ -152,7 +152,9 @@ PRESETS: dict[str, Config] = {
     "builtin": Config(),
     "smoke": Config(
         preset="smoke",
-        views=PortraitConfig(full_azimuths=(0, 60, -60, 120, -120, 180), face_azimuths=(0,), steps=4, hull_resolution=48),
+        views=PortraitConfig(
+            full_azimuths=(0, 60, -60, 120, -120, 180), face_azimuths=(0,), steps=4, hull_resolution=48
+        ),
         gaussians=GaussiansConfig(skin_count=5000, hair_count=2500, clothes_count=800, maximum_count=9000),
         initialise=FitConfig(iterations=40),
         whole=WholeConfig(iterations=4, views_per_step=1, inversion_steps=1, densify_at=(2,), checkpoint_every=2),

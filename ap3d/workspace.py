@@ -59,7 +59,9 @@ class Workspace:
         if record is None or record["fingerprint"] != fingerprint:
             return None
         try:
-            whole = all(describe(self.read(record, name))["sha256"] == out["sha256"] for name, out in record["outputs"].items())
+            whole = all(
+                describe(self.read(record, name))["sha256"] == out["sha256"] for name, out in record["outputs"].items()
+            )
         except DataFileError:
             return None
         return record if whole else None

@@ -29,7 +29,14 @@ def test_every_changed_field_changes_the_hash_and_only_then() -> None:
 
 @pytest.mark.parametrize(
     "overrides",
-    [{"nothing": 1}, {"refine": 3}, {"refine.rounds": "a"}, {"refine.rounds": 1.5}, {"refine.rounds": True}, {"camera.elevation_range": 3}],
+    [
+        {"nothing": 1},
+        {"refine": 3},
+        {"refine.rounds": "a"},
+        {"refine.rounds": 1.5},
+        {"refine.rounds": True},
+        {"camera.elevation_range": 3},
+    ],
 )
 def test_wrong_overrides_are_refused(overrides: dict[str, object]) -> None:
     with pytest.raises(InputError):

@@ -57,7 +57,12 @@ def _run(options: argparse.Namespace, config: Config, job: PortraitJob, store: S
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description:<11}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description:<11}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bars: dict[str, int] = {}
         loading = progress.add_task("models", total=1)
@@ -89,7 +94,9 @@ def _refuse_another_bundle(store: Store, job: PortraitJob, config: Config) -> No
         return
     held = (facts.get("prompt"), facts.get("seed"), facts.get("config_hash"))
     if held != (job.prompt, job.seed, config.config_hash):
-        raise InputError(f"{store.root} holds another avatar ({facts.get('prompt')!r}); choose another --out or remove it")
+        raise InputError(
+            f"{store.root} holds another avatar ({facts.get('prompt')!r}); choose another --out or remove it"
+        )
 
 
 def _say(row: dict, out: str) -> int:  # type: ignore[type-arg]

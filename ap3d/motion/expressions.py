@@ -55,7 +55,9 @@ class ExpressionSampler:
         """Pose a neutral head: a combination of random strength, small noise, gaze and half-closed lids."""
         strength = 0.75 + 0.25 * _uniform(generator)
         expression = self.named(name, strength)
-        noise = torch.rand(expression.shape, generator=generator) * (torch.rand(expression.shape, generator=generator) < 0.08)
+        noise = torch.rand(expression.shape, generator=generator) * (
+            torch.rand(expression.shape, generator=generator) < 0.08
+        )
         quiet = torch.ones_like(expression)
         for action in ("jawOpen", "tongueOut", "mouthClose", "jawForward", "jawLeft", "jawRight"):
             quiet[0, self._index(action)] = 0

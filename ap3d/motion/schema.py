@@ -40,9 +40,7 @@ class Motion:
     def still(frames: int, fps: float, basis: str, names: tuple[str, ...]) -> "Motion":
         """A motion in which nothing moves."""
         zeros = lambda n: torch.zeros(frames, n)  # noqa: E731
-        return Motion(
-            zeros(len(names)), zeros(3), zeros(3), zeros(3), zeros(6), zeros(2), fps, basis, names
-        )
+        return Motion(zeros(len(names)), zeros(3), zeros(3), zeros(3), zeros(6), zeros(2), fps, basis, names)
 
     def to(self, rig: Rig) -> "Motion":
         """The same motion in a rig's own expression basis.

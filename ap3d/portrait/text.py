@@ -48,9 +48,7 @@ class TextPortrait:
             self.background = border_colour(images)
         solid = self._rig_silhouettes(cameras)
         alpha = flat_background_matte(images, self.background, solid)
-        return PortraitViews(
-            cameras, images - (1 - alpha) * self.background[:, None, None], alpha, self.background
-        )
+        return PortraitViews(cameras, images - (1 - alpha) * self.background[:, None, None], alpha, self.background)
 
     def density_mesh(self) -> Mesh | None:
         """None: pictures have no density."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ap3d.splats.avatar import PARAMETER_NAMES, GaussianAvatar
 
-# Per step, in the units of the parameters; higher than 3DGS because schedules here are hundreds of steps, not thousands.
+# Per step, in the units of the parameters; above those of 3DGS, because schedules here have hundreds of steps.
 LEARNING_RATES: Mapping[str, float] = {
     "xyz": 0.006, "rotation": 0.004, "scaling": 0.01, "opacity": 0.04, "f_dc": 0.025, "f_rest": 0.00125,
 }  # fmt: skip

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ap3d.errors import DataFileError
 from ap3d.raster.splats import Splats

@@ -50,7 +50,9 @@ def fill_unseen(avatar: GaussianAvatar, targets: Sequence[TargetViews], neutral:
         unseen = members & ~seen
         if not seen.any() or not unseen.any():
             continue
-        distance, index = cKDTree(points[seen].numpy()).query(points[unseen].numpy(), k=min(NEIGHBOURS, int(seen.sum())))
+        distance, index = cKDTree(points[seen].numpy()).query(
+            points[unseen].numpy(), k=min(NEIGHBOURS, int(seen.sum()))
+        )
         closeness = 1 / (torch.from_numpy(distance).float().reshape(len(index), -1) + 1e-4)
         nearest = colours[seen][torch.from_numpy(index).reshape(len(index), -1)]
         colours[unseen] = (nearest * closeness[..., None]).sum(1) / closeness.sum(1, keepdim=True)

@@ -104,9 +104,7 @@ def stage_fingerprint(
         "settings": _plain(settings),
         "models": resources.fingerprints,
         "job": [job.prompt, job.seed, job.abstract_prompt, job.portrait],
-        "inputs": {
-            name: {n: out["sha256"] for n, out in records[name]["outputs"].items()} for name in stage.inputs
-        },
+        "inputs": {name: {n: out["sha256"] for n, out in records[name]["outputs"].items()} for name in stage.inputs},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -9,13 +9,13 @@ from ap3d.cameras import Cameras
 from ap3d.config import Config
 from ap3d.diffusion.prompts import abstract_prompt
 from ap3d.framing import framing_boxes, full_cameras, head_camera_target
+from ap3d.pictures import contact_sheet, png_bytes
 from ap3d.portrait.hull import carve_hull
 from ap3d.portrait.protocol import PortraitViews
 from ap3d.portrait.text import TextPortrait
 from ap3d.resources import Resources
 from ap3d.rig.protocol import RigParams
 from ap3d.stages.base import StageContext, StageResult, seeded_generator
-from ap3d.pictures import contact_sheet, png_bytes
 from ap3d.tensor_files import pack_tensors
 
 HULL_EXTENT = 1.25  # world units; holds head, long hair and the shoulders that a view shows

@@ -66,7 +66,9 @@ class PublishStage:
 def _bundle(context: StageContext) -> Bundle:
     rig, params, avatar = context.resources.rig, read_params(context), read_avatar(context, "refine")
     neutral = triangle_frames(rig.vertices(params)[0], rig.faces)
-    return Bundle(_facts(context, {g.name.lower(): int((avatar.group == g).sum()) for g in Group}), avatar, params, rig, neutral)
+    return Bundle(
+        _facts(context, {g.name.lower(): int((avatar.group == g).sum()) for g in Group}), avatar, params, rig, neutral
+    )
 
 
 def _facts(context: StageContext, groups: Mapping[str, int]) -> dict[str, Any]:

@@ -41,7 +41,11 @@ def test_help_and_import_are_quick_and_load_no_heavy_package() -> None:
     ],
 )
 def test_bad_input_is_one_line_with_status_2(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
@@ -76,7 +80,9 @@ def test_inspect_says_what_the_bundle_holds(made: tuple[Path, dict], capsys: pyt
     assert "an old man with short gray hair" in shown and "splats.ply" in shown and "CC0" in shown
 
 
-def test_damaged_bundles_are_refused(made: tuple[Path, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[type-arg]
+def test_damaged_bundles_are_refused(
+    made: tuple[Path, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # type: ignore[type-arg]
     for name in ("rig.safetensors", "splats.ply", "avatar.json"):
         folder = tmp_path / name.replace(".", "-")
         folder.mkdir()

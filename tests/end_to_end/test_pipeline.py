@@ -18,7 +18,8 @@ from ap3d.storage import Store
 from ap3d.workspace import Locations, Workspace
 
 BUNDLE_FILES = {
-    "avatar.json", "splats.ply", "rig.safetensors", "world.ply", "preview.png", "sheet.png", "turntable.mp4", "talking.mp4",
+    "avatar.json", "splats.ply", "rig.safetensors", "world.ply", "preview.png", "sheet.png", "turntable.mp4",
+    "talking.mp4",
 }  # fmt: skip
 STAGES = ["portrait", "initialise", "whole", "refine", "publish"]
 
@@ -53,9 +54,7 @@ def test_a_finished_portrait_is_not_made_again(generator: Generator, made: tuple
     assert again == row and time.perf_counter() - started < 1
 
 
-def test_stopping_and_changing_the_config_reruns_only_what_depends_on_it(
-    generator: Generator, tmp_path: Path
-) -> None:
+def test_stopping_and_changing_the_config_reruns_only_what_depends_on_it(generator: Generator, tmp_path: Path) -> None:
     store, where = Store(str(tmp_path)), Locations("bundle", "work")
     seen: list[str] = []
 

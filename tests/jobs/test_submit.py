@@ -18,6 +18,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
+SETTINGS: list[str] = []
 Submit = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -85,6 +86,15 @@ def test_submitted_job_runs_from_the_uploaded_folder(checkout: Path, submit: Sub
     assert "exit code 1" in result.stdout  # one failed portrait
     rows = {r["prompt"]: r["status"] for r in pq.read_table(tmp_path / "out" / "avatars.parquet").to_pylist()}
     assert rows == {"a man": "done", "broken": "failed", "a woman": "done"}
+
+
+def test_the_library_runs_from_the_uploaded_folder(checkout: Path, submit: Submit, tmp_path: Path) -> None:
+    (checkout / "prompts.txt").write_text("an old man\n")
+    command = ["python", "-m", "jobs.generate", "--prompts", "prompts.txt", "--out", str(tmp_path / "out"), *SETTINGS]
+    result = submit("submit", "--working-dir", ".", "--", *command, "--preset", "smoke", "--executor", "ray")
+    assert result.returncode == 0, result.stdout + result.stderr
+    (row,) = pq.read_table(tmp_path / "out" / "avatars.parquet").to_pylist()
+    assert row["status"] == "done" and (tmp_path / "out" / row["uri_preview"]).exists()
 
 
 def test_a_stopped_job_drains_and_the_next_one_continues(checkout: Path, submit: Submit, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from ap3d.splats.frames import (
 )
 
 
-
 def test_frames_are_rotations_and_follow_the_mesh() -> None:
     generator = torch.Generator().manual_seed(0)
     vertices = torch.randn(30, 3, generator=generator)
