@@ -8,6 +8,7 @@ from torch import Tensor
 from ap3d.cameras import Cameras
 from ap3d.config import Config
 from ap3d.diffusion.prompts import abstract_prompt
+from ap3d.errors import InputError
 from ap3d.framing import framing_boxes, full_cameras, head_camera_target
 from ap3d.pictures import contact_sheet, png_bytes
 from ap3d.portrait.hull import carve_hull
@@ -35,6 +36,8 @@ class PortraitStage:
     def run(self, context: StageContext) -> StageResult:
         """Outputs: ``params.safetensors``, ``views.safetensors``, ``hull.safetensors``, ``views.png``."""
         resources, config = context.resources, context.config
+        if config.portrait != "text" or context.job.portrait is not None:
+            raise InputError("this version starts portraits from text alone; remove the starting portrait")
         unstated = seeded_generator(context.job.seed, "unstated attributes")
         prompt, added = resources.models.complete_prompt(context.job.prompt, unstated)
         params = sample_params(resources, prompt, context.generator)
