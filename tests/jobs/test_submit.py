@@ -18,7 +18,6 @@ import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-SETTINGS: list[str] = []
 Submit = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -90,7 +89,7 @@ def test_submitted_job_runs_from_the_uploaded_folder(checkout: Path, submit: Sub
 
 def test_the_library_runs_from_the_uploaded_folder(checkout: Path, submit: Submit, tmp_path: Path) -> None:
     (checkout / "prompts.txt").write_text("an old man\n")
-    command = ["python", "-m", "jobs.generate", "--prompts", "prompts.txt", "--out", str(tmp_path / "out"), *SETTINGS]
+    command = ["python", "-m", "jobs.generate", "--prompts", "prompts.txt", "--out", str(tmp_path / "out")]
     result = submit("submit", "--working-dir", ".", "--", *command, "--preset", "smoke", "--executor", "ray")
     assert result.returncode == 0, result.stdout + result.stderr
     (row,) = pq.read_table(tmp_path / "out" / "avatars.parquet").to_pylist()
