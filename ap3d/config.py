@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ap3d.checksums import read_sums
 from ap3d.errors import InputError
+
+CONFIG_VERSION = 1  # raised when the same fields come to mean another result
 
 
 @dataclass(frozen=True)
@@ -139,8 +142,10 @@ class Config:
 
     @property
     def config_hash(self) -> str:
-        """Twelve hex digits over every field."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
+        """Twelve hex digits over every field, and over the shipped models where they are used."""
+        uses_builtin = "builtin" in (self.models.diffusion, self.models.rig, self.models.shape_prior)
+        sums = read_sums() if uses_builtin else ""
+        text = json.dumps([CONFIG_VERSION, self.to_dict(), sums], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
