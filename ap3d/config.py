@@ -8,6 +8,7 @@ import hashlib
 import json
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,26 @@ def load_config(
             nested = {part: nested}
         _merge(values, nested, "")
     return typing.cast(Config, _build(Config, values, ""))
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """``FIELD=VALUE`` pairs of a command line, the values read as YAML.
+
+    Raises:
+        InputError: a pair without ``=`` or an unreadable value.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        import yaml
+
+        name, separator, text = pair.partition("=")
+        if not separator or not name.strip():
+            raise InputError(f"--set takes FIELD=VALUE, got {pair!r}")
+        try:
+            values[name.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {name}: cannot read the value {text!r}") from error
+    return values
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ap3d.config import Config
 from ap3d.errors import RunError
+from ap3d.portrait_job import PortraitJob
 from ap3d.storage import Store
 from cluster import gallery, records
 from cluster.executor import Executor, Outcome, Task
@@ -18,7 +19,7 @@ from cluster.lease import Lease
 from cluster.manifest import ManifestWriter
 from cluster.plan import Plan
 from cluster.progress import Progress, Reporter, error_line
-from cluster.prompts import Job, Rejected
+from cluster.prompts import Rejected
 from cluster.retry import RetryPolicy, Tries, failure_kind
 from cluster.schema import attempt_name, now, row_from_report
 from cluster.signals import Signals
@@ -61,7 +62,7 @@ class Driver:
         self.progress, self.reporter, self.signals = progress, reporter, signals
         self.policy, self.timeout_s, self.drain_s = policy or RetryPolicy(), timeout_s, drain_s
         self.manifest = ManifestWriter(store, lease.epoch)
-        self._queue: deque[Job] = deque(plan.todo)
+        self._queue: deque[PortraitJob] = deque(plan.todo)
         self._in_flight: dict[str, Task] = {}
         self._tries: dict[str, Tries] = {}
         self._drain_until: float | None = None
@@ -184,7 +185,7 @@ class Driver:
         report = {"status": "failed", "error_class": "InputError", "error_message": rejected.reason, "finished": now()}
         return self._complete(rejected.job, {"attempt": attempt_name(self.lease.epoch, 0), **report})
 
-    def _complete(self, job: Job, report: Mapping[str, Any]) -> dict[str, Any]:
+    def _complete(self, job: PortraitJob, report: Mapping[str, Any]) -> dict[str, Any]:
         given = {"abstract_prompt": job.abstract_prompt, **report}
         return row_from_report(
             given,

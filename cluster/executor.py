@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ap3d.errors import Ap3dError, InputError, RunError
-from cluster.prompts import Job
+from ap3d.portrait_job import PortraitJob
 
 Loss = Literal["worker", "memory", "timeout"]
 
@@ -18,7 +18,7 @@ Loss = Literal["worker", "memory", "timeout"]
 class Task:
     """One try at one job."""
 
-    job: Job
+    job: PortraitJob
     attempt: str
     timeout_s: float
 

@@ -8,9 +8,10 @@ import pyarrow.compute as pc
 
 from ap3d.config import Config
 from ap3d.errors import InputError
+from ap3d.portrait_job import PortraitJob
 from ap3d.storage import Store
 from cluster import manifest, records, schema
-from cluster.prompts import Job, PromptSet, Rejected
+from cluster.prompts import PromptSet, Rejected
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Plan:
         known: the merged manifest before this run.
     """
 
-    todo: list[Job]
+    todo: list[PortraitJob]
     done: list[str]
     rejected: list[Rejected]
     recovered: list[dict[str, Any]] = field(default_factory=list)
@@ -74,7 +75,7 @@ def _present(store: Store, config: Config, rows: dict[str, dict[str, Any]]) -> d
     return {k: row for k, row in rows.items() if str(row["uri_bundle"]).rsplit("/", 1)[-1] in folders}
 
 
-def _check_same(job: Job, row: dict[str, Any] | None) -> None:
+def _check_same(job: PortraitJob, row: dict[str, Any] | None) -> None:
     if row is None:
         return
     for name in ("prompt", "seed"):

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 from ap3d import __version__
 from ap3d.config import Config
 from ap3d.errors import Ap3dError, InputError, RunError
+from ap3d.portrait_job import PortraitJob
 from ap3d.storage import Store
-from cluster.prompts import Job
 
 DEFAULT_PIPELINE = "cluster.worker:load_pipeline"
 
@@ -28,7 +28,7 @@ class Pipeline(Protocol):
 
     def __call__(
         self,
-        job: Job,
+        job: PortraitJob,
         store: Store,
         attempt: str,
         *,
@@ -70,15 +70,9 @@ class WorkerSpec:
 
 def load_pipeline(config: Config, device: str, threads: int) -> Pipeline:
     """The library's generator with its resident models."""
-    from ap3d.pipeline import Generator, PortraitJob
+    from ap3d.pipeline import Generator
 
-    generator = Generator(config, device, threads)
-
-    def run(job: Job, store: Store, attempt: str, **options: Any) -> Mapping[str, Any]:
-        portrait = PortraitJob(job.face_id, job.prompt, job.seed, job.portrait, job.abstract_prompt)
-        return generator.run(portrait, store, attempt, **options)
-
-    return run
+    return Generator(config, device, threads).run
 
 
 class Worker:
@@ -108,7 +102,7 @@ class Worker:
         self._progress = {"stage": "idle", "step": 0, "steps": 0}
         return {**self._place(), "error": None, "seconds": time.perf_counter() - started}
 
-    def run(self, job: Job, attempt: str) -> dict[str, Any]:
+    def run(self, job: PortraitJob, attempt: str) -> dict[str, Any]:
         """Make one portrait; status ``done``, ``failed``, ``stopped``, or ``broken`` when no other could succeed."""
         assert self._pipeline is not None, "load() comes first"
         self._face_id = job.face_id

@@ -4,7 +4,6 @@ Run it again with the same arguments to continue: finished portraits are skipped
 """
 
 import argparse
-from typing import Any
 
 from cluster.command import OneLineParser, run_command
 
@@ -21,11 +20,12 @@ NODE_WAIT = "wait for a machine that can hold a worker (default: 8, or 1200 wher
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run; returns the exit status."""
     options = vars(_parser().parse_args(arguments))
+    from ap3d.config import parse_overrides
     from cluster.run import GenerateOptions, generate
     from cluster.sizing import WorkerOptions
 
     sizes = WorkerOptions(**{k: options.pop(k) for k in ("workers", "gpus_per_worker", "threads_per_worker")})
-    overrides = _overrides(options.pop("set"))
+    overrides = parse_overrides(options.pop("set"))
     return generate(GenerateOptions(sizes=sizes, overrides=overrides, **options))
 
 
@@ -51,26 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--node-wait", dest="node_wait_s", type=float, metavar="SECONDS", help=NODE_WAIT)
     add("--takeover", action="store_true", help="write although another driver seems to be at it")
     return parser
-
-
-def _overrides(settings: list[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` with the value read as YAML."""
-    from ap3d.errors import InputError
-
-    if not settings:
-        return {}
-    import yaml
-
-    values = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"--set takes KEY=VALUE, got {setting!r}")
-        try:
-            values[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {key}: cannot read the value {text!r}") from error
-    return values
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ import sys
 import uuid
 from collections.abc import Callable
 
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ap3d.config import Config, load_config
+from ap3d.config import Config, load_config, parse_overrides
 from ap3d.errors import DataFileError, InputError
 from ap3d.portrait_job import PortraitJob, checked_prompt, checked_seed, content_id
 from ap3d.storage import Store
@@ -30,24 +29,6 @@ def generate(options: argparse.Namespace) -> int:
     if (row := Workspace(store, where, "").done_row()) is None:
         row = _run(options, config, job, store, where)
     return _say(row, options.out)
-
-
-def parse_overrides(pairs: list[str]) -> dict[str, object]:
-    """``FIELD=VALUE`` pairs with YAML values.
-
-    Raises:
-        InputError: a pair without ``=`` or an unreadable value.
-    """
-    out: dict[str, object] = {}
-    for pair in pairs:
-        name, separator, value = pair.partition("=")
-        if not separator or not name:
-            raise InputError(f"--set needs FIELD=VALUE, got {pair!r}")
-        try:
-            out[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {name}: cannot read the value {value!r}") from error
-    return out
 
 
 def _run(options: argparse.Namespace, config: Config, job: PortraitJob, store: Store, where: Locations) -> dict:  # type: ignore[type-arg]

@@ -8,8 +8,8 @@ from typing import Any
 
 from ap3d.config import Config
 from ap3d.errors import InputError, RunError
+from ap3d.portrait_job import PortraitJob
 from ap3d.storage import Store
-from cluster.prompts import Job
 
 PIPELINE = "stand_in:load"
 SLOW_SECONDS = 30.0
@@ -22,7 +22,7 @@ def load(config: Config, device: str, threads: int) -> Any:
     return lambda job, store, attempt, **options: _run(config, job, store, attempt, **options)
 
 
-def _run(config: Config, job: Job, store: Store, attempt: str, **options: Any) -> Mapping[str, Any]:
+def _run(config: Config, job: PortraitJob, store: Store, attempt: str, **options: Any) -> Mapping[str, Any]:
     words = job.prompt.split()
     bundle = f"avatars/{job.face_id}-{config.config_hash[:8]}"
     work = f"work/{config.config_hash}/{job.face_id}"

@@ -11,6 +11,7 @@ import pytest
 
 from ap3d.config import load_config
 from ap3d.errors import InputError, RunError
+from ap3d.portrait_job import PortraitJob
 from ap3d.storage import Store
 from cluster import maintenance, manifest
 from cluster.driver import Driver
@@ -18,7 +19,7 @@ from cluster.executor import Outcome, Task
 from cluster.lease import Lease
 from cluster.plan import make_plan
 from cluster.progress import LineReporter, Progress
-from cluster.prompts import Job, PromptSet
+from cluster.prompts import PromptSet
 from cluster.retry import RetryPolicy
 from cluster.signals import Signals
 from cluster.sizing import WorkerOptions, size_workers
@@ -228,7 +229,7 @@ class ScriptedExecutor:
 )
 def test_budgets_are_kept_apart_by_kind_of_failure(tmp_path: Path, script: list[str], status: str, left: int) -> None:
     store, config = Store(str(tmp_path)), load_config("smoke")
-    plan = make_plan(store, PromptSet([Job("one", "a man")]), config)
+    plan = make_plan(store, PromptSet([PortraitJob("one", "a man")]), config)
     lease = Lease.acquire(store)
     progress = Progress(1, 0, "run")
     from rich.console import Console
@@ -247,7 +248,7 @@ def test_budgets_are_kept_apart_by_kind_of_failure(tmp_path: Path, script: list[
 
 def test_a_superseded_driver_writes_nothing_more(tmp_path: Path) -> None:
     store, config = Store(str(tmp_path)), load_config("smoke")
-    plan = make_plan(store, PromptSet([Job("one", "a man")]), config)
+    plan = make_plan(store, PromptSet([PortraitJob("one", "a man")]), config)
     lease = Lease.acquire(store)
     from rich.console import Console
 

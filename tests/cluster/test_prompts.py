@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ap3d.errors import InputError
+from ap3d.portrait_job import MAX_SEED, PortraitJob
 from cluster.prompt_files import read_portrait_folder, read_records
-from cluster.prompts import MAX_SEED, Job, PromptSet, build_jobs
+from cluster.prompts import PromptSet, build_jobs
 
 
 def read(path: Path, content: bytes | str, seed: int = 0) -> PromptSet:
@@ -30,7 +31,7 @@ def test_unusual_line_separators_stay_inside_a_prompt(tmp_path: Path) -> None:
 def test_csv_with_quotes_commas_newlines_and_optional_columns(tmp_path: Path) -> None:
     text = 'ID, Prompt ,seed,abstract_prompt\r\nanna,"a ""young"" woman,\nsmiling",7,woman\r\n,"plain",,\r\n'
     result = read(tmp_path / "p.csv", "\ufeff" + text)
-    assert result.jobs[0] == Job("anna", 'a "young" woman, smiling', 7, None, "woman")
+    assert result.jobs[0] == PortraitJob("anna", 'a "young" woman, smiling', 7, None, "woman")
     assert result.jobs[1].prompt == "plain" and result.jobs[1].seed == 0 and result.jobs[1].abstract_prompt is None
 
 
@@ -77,7 +78,7 @@ def test_portrait_folder(tmp_path: Path) -> None:
     (tmp_path / "000.txt").write_text("a man\n")
     (tmp_path / "001.pth").write_bytes(b"x")
     result = build_jobs(read_portrait_folder(str(tmp_path)))
-    assert result.jobs == [Job("000", "a man", 0, f"{tmp_path}/000.pth")]
+    assert result.jobs == [PortraitJob("000", "a man", 0, f"{tmp_path}/000.pth")]
     assert "001.txt" in result.rejected[0].reason
 
 

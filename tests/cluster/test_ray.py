@@ -10,8 +10,8 @@ import pytest
 
 from ap3d.config import load_config
 from ap3d.errors import InputError
+from ap3d.portrait_job import PortraitJob
 from cluster.executor import Outcome, Task
-from cluster.prompts import Job
 from cluster.worker import WorkerSpec
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -60,7 +60,7 @@ def until(executor: Any, condition: Callable[[], Any], seconds: float = 20) -> l
 
 def test_a_worker_killed_from_outside_is_lost_and_replaced(executor: Any) -> None:
     until(executor, executor.free)
-    executor.submit(Task(Job("one", "slow"), "000001-00", 60))
+    executor.submit(Task(PortraitJob("one", "slow"), "000001-00", 60))
     until(executor, lambda: executor.running().get("worker 0", {}).get("stage") == "portrait")
     shown = executor.running()["worker 0"]
     assert shown["face_id"] == "one" and shown["steps"] > 0
@@ -68,14 +68,14 @@ def test_a_worker_killed_from_outside_is_lost_and_replaced(executor: Any) -> Non
     (outcome,) = until(executor, lambda: False)
     assert outcome.lost == "worker" and outcome.task.job.face_id == "one"
     until(executor, executor.free)
-    executor.submit(Task(Job("one", "slow"), "000001-01", 60))
+    executor.submit(Task(PortraitJob("one", "slow"), "000001-01", 60))
     (outcome,) = until(executor, lambda: False)
     assert outcome.report["status"] == "done" and outcome.report["worker"] == "worker 1"
 
 
 def test_stop_reaches_a_running_portrait(executor: Any) -> None:
     until(executor, executor.free)
-    executor.submit(Task(Job("one", "slow"), "000001-00", 60))
+    executor.submit(Task(PortraitJob("one", "slow"), "000001-00", 60))
     until(executor, lambda: executor.running()["worker 0"].get("stage") == "portrait")
     executor.drain()
     (outcome,) = until(executor, lambda: False, 5)
@@ -84,7 +84,7 @@ def test_stop_reaches_a_running_portrait(executor: Any) -> None:
 
 def test_a_portrait_past_its_time_is_ended_and_given_back(executor: Any) -> None:
     until(executor, executor.free)
-    executor.submit(Task(Job("one", "slow"), "000001-00", 0.5))
+    executor.submit(Task(PortraitJob("one", "slow"), "000001-00", 0.5))
     (outcome,) = until(executor, lambda: False, 5)
     assert outcome.lost == "timeout"
 

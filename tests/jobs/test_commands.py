@@ -52,7 +52,7 @@ def test_help_is_quick_and_imports_nothing_heavy(name: str) -> None:
         (b"a man\n", ["--seed", "x"], "--seed"),
         (b"a man\n", ["--workers", "0"], "--workers"),
         (b"a man\n", ["--executor", "slurm"], "--executor"),
-        (b"a man\n", ["--set", "novalue"], "KEY=VALUE"),
+        (b"a man\n", ["--set", "novalue"], "FIELD=VALUE"),
         (b"a man\n", ["--set", "refine.turns=3"], "refine.turns"),
         (b"a man\n", ["--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (b"a man\n", ["--portraits", "x"], "--portraits"),
