@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from ap3d import __version__
 from ap3d.errors import Ap3dError
+from ap3d.threads import prepare_environment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     options = _parser().parse_args(arguments)
+    prepare_environment()
     try:
         return int(options.run(options))
     except Ap3dError as error:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import torch
-
 from ap3d.config import Config
 from ap3d.errors import Ap3dError, RunError
 from ap3d.portrait_job import PortraitJob
@@ -17,6 +15,7 @@ from ap3d.resources import Resources
 from ap3d.stages import STAGES
 from ap3d.stages.base import Stage, StageContext, StopRequested, stage_fingerprint
 from ap3d.storage import Store
+from ap3d.threads import use_threads
 from ap3d.workspace import Locations, Workspace
 
 __all__ = ["Generator", "PortraitJob", "ProgressEvent"]
@@ -45,7 +44,7 @@ class Generator:
 
     def __init__(self, config: Config, device: str = "cpu", threads: int | None = None) -> None:
         if threads is not None:
-            torch.set_num_threads(threads)
+            use_threads(threads)
         started = time.perf_counter()
         self.config = config
         self.resources = Resources.load(config, device)

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from ap3d.errors import InputError
 
-THREADS = 4  # of a CPU worker when nothing is said; a portrait gains little from more
+# Of a worker when nothing is said. On CPUs portraits side by side use cores better than threads do; a GPU worker's
+# cores prepare condition images.
+CPU_THREADS, GPU_THREADS = 1, 4
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,13 @@ class WorkerSizes:
 
 
 def size_workers(options: WorkerOptions, cpus: float, gpus: float, jobs: int) -> WorkerSizes:
-    """Fill in what was not said from what there is: one worker a GPU, else one for every few cores; never more
+    """Fill in what was not said from what there is: one worker a GPU, else one a core; never more
     workers than jobs."""
     each = options.gpus_per_worker if options.gpus_per_worker is not None else (1.0 if gpus >= 1 else 0.0)
     threads = options.threads_per_worker
     if threads is None:
         share = int(cpus) // options.workers if options.workers else int(cpus)
-        threads = max(1, min(THREADS, share))
+        threads = max(1, min(GPU_THREADS if each else CPU_THREADS, share))
     if options.workers is not None:
         workers = options.workers
     else:

@@ -19,6 +19,7 @@ from ap3d.config import Config
 from ap3d.errors import Ap3dError, InputError, RunError
 from ap3d.portrait_job import PortraitJob
 from ap3d.storage import Store
+from ap3d.threads import prepare_environment
 
 DEFAULT_PIPELINE = "cluster.worker:load_pipeline"
 
@@ -93,6 +94,7 @@ class Worker:
             if self.spec.witness and not self._store.exists(self.spec.witness):
                 machine = socket.gethostname()
                 raise InputError(f"{self.spec.root!r} is not shared with {machine}; use storage that all machines see")
+            prepare_environment()
             module, _, name = self.spec.pipeline.partition(":")
             self._pipeline = getattr(importlib.import_module(module), name)(
                 self.spec.config, self.spec.device, self.spec.threads

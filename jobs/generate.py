@@ -44,9 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="say what would be done, write nothing")
     add = parser.add_argument_group("workers").add_argument
     add("--executor", choices=("inline", "ray"), default="inline", help=EXECUTOR)
-    add("--workers", type=int, metavar="N", help="Ray actors (default: one a GPU, or one for 4 cores)")
+    add("--workers", type=int, metavar="N", help="Ray actors (default: one a GPU, or one a core)")
     add("--gpus-per-worker", type=float, metavar="F", help="a fraction shares a GPU (default: 1 if there is any)")
-    add("--threads-per-worker", type=int, metavar="N", help="CPU threads of a worker (default: up to 4)")
+    add("--threads-per-worker", type=int, metavar="N", help="CPU threads of a worker (default: 1, on a GPU up to 4)")
     add("--timeout", dest="timeout_s", type=float, default=6 * 3600.0, metavar="SECONDS", help=TIMEOUT)
     add("--node-wait", dest="node_wait_s", type=float, metavar="SECONDS", help=NODE_WAIT)
     add("--takeover", action="store_true", help="write although another driver seems to be at it")

@@ -6,7 +6,8 @@
 4. diffusion: renders portraits beside the training -> UNet and ControlNet, an hour of one core (portraits fills the
    pool ahead).
 5. autoencoder: the pool -> the stock decoder of the vae, 5 minutes.
-6. publish: copies what runs/builtin holds to ap3d/builtin; the cards there are written by hand.
+6. probe: measures what was trained on held-out conditions, 2 minutes.
+7. publish: copies what runs/builtin holds to ap3d/builtin; the cards there are written by hand.
 """
 
 import shutil
@@ -96,6 +97,17 @@ class Diffusion:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """Measure a model: does a sample show what its text asked for?"""
+
+    common: Common = field(default_factory=Common)
+    rows: int = 24_576
+    """Size of the pool."""
+    model: str | None = None
+    """"builtin" or a folder; what was trained last where absent."""
+
+
+@dataclass(frozen=True)
 class Publish:
     """Copy the trained models into the package."""
 
@@ -111,6 +123,7 @@ Part = (
     | Annotated[Portraits, tyro.conf.subcommand("portraits")]
     | Annotated[Autoencoder, tyro.conf.subcommand("autoencoder")]
     | Annotated[Diffusion, tyro.conf.subcommand("diffusion")]
+    | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Publish, tyro.conf.subcommand("publish")]
 )
 
@@ -148,6 +161,8 @@ def _train(part: Any, out: Path) -> None:
             recipe.render_pool(out, rows, limit)
         case Autoencoder(rows=rows, steps=steps):
             recipe.train_autoencoder(out, PortraitPool(out / "pool", rows), steps, report)
+        case Probe(rows=rows, model=model):
+            recipe.probe_model(out, rows, report, model)
         case Diffusion(rows=rows, samples=samples, minutes=minutes, seed=seed):
             config = DiffusionConfig(samples=samples, seed=seed)
             recipe.train_diffusion(out, config, rows=rows, report=report, minutes=minutes)

@@ -61,8 +61,8 @@ def applies(name: str, scene: Scene) -> bool:
         return False
     if name in ("skin", "gender", "age"):
         return scene.view == "front view"
-    if name == "shirt":  # long hair hides it from behind
-        return scene.view != "back view" or scene.person.hair_style != "long"
+    if name == "shirt":  # long hair hides it from behind and beside
+        return scene.view == "front view" or scene.person.hair_style != "long"
     if name == "beard":
         return scene.view == "front view" and scene.person.gender == "man" and scene.person.age != "child"
     return name != "hair_colour" or scene.person.hair_style != "bald"

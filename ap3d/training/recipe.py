@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ap3d.diffusion.conditions import ConditionSpec
+from ap3d.diffusion.models import GuidanceModels
 from ap3d.training.attributes import PortraitAttributes
 from ap3d.training.autoencoder import build_autoencoder, fit_linear_decoder, train_decoder
 from ap3d.training.captions import caption_words, random_person
@@ -30,7 +31,7 @@ from ap3d.training.sheets import save_sheet
 from ap3d.training.text_pretraining import TextConfig, pretrain_text_encoder
 
 Report = Callable[[dict[str, Any]], None]
-HELD_OUT_ROWS, REFERENCE_ROWS = 448, 3072
+HELD_OUT_ROWS, HELD_OUT_SEED, REFERENCE_ROWS = 448, 1_000_003, 3072
 CURVE_COLUMNS = (
     "step", "samples", "seconds", "loss", "kind", "shirt", "hair_colour", "skin", "eye_colour", "net_hair_style",
     "net_beard", "net_shirt", "net_hair_colour", "net_skin", "style_short", "style_long",
@@ -95,7 +96,7 @@ def _produce(out: Path, rows: int) -> None:
     """The producer process: held-out pictures first, then the pool."""
     torch.set_num_threads(1)
     os.nice(5)
-    _fill(PortraitPool(out / "held_out", HELD_OUT_ROWS, seed=1_000_003))
+    _fill(PortraitPool(out / "held_out", HELD_OUT_ROWS, seed=HELD_OUT_SEED))
     render_pool(out, rows)
 
 
@@ -138,7 +139,7 @@ def train_diffusion(
 ) -> None:  # fmt: skip
     """UNet and ControlNet into ``out/diffusion``; needs text encoder and autoencoder; renders its own pictures."""
     producer = start_producer(out, rows)
-    pool, held_out = PortraitPool(out / "pool", rows), PortraitPool(out / "held_out", HELD_OUT_ROWS, seed=1_000_003)
+    pool, held_out = PortraitPool(out / "pool", rows), PortraitPool(out / "held_out", HELD_OUT_ROWS, seed=HELD_OUT_SEED)
     held_out.wait_for(HELD_OUT_ROWS, producer.is_alive)
     pool.wait_for(min(config.minimum_rows, rows), producer.is_alive)
     if not (out / "diffusion" / "vae").exists():
@@ -156,7 +157,7 @@ def train_diffusion(
         export_seconds + 1e-3: lambda t: export_denoiser(t, out / "diffusion"),
     }
     run_training(trainer, checkpoint=out / "state.pt", every=hooks, stop=lambda: trainer.seconds >= seconds)
-    report({"full": full_probe(trainer, probe, out, curve)})
+    probe_model(out, rows, report)
 
 
 def _probe(pool: PortraitPool, held_out: PortraitPool, spec: ConditionSpec, net_steps: int = 500) -> Probe:
@@ -185,14 +186,26 @@ def _quick_probe(trainer: DiffusionTrainer, probe: Probe, out: Path, curve: Curv
     sample_sheet(trainer, probe, out / "sheets" / f"{trainer.samples:07d}.png")
 
 
-def full_probe(trainer: DiffusionTrainer, probe: Probe, out: Path, curve: Curve) -> dict[str, Any]:
-    """Twelve steps with guidance 2: the figures of the model card."""
-    scores, samples = probe.score(trainer.averaged_models())
-    save_sheet(out / "sheets" / "probe.png", [samples[i : i + 14] for i in range(0, 112, 14)])
-    row = _row(trainer, kind="twelve steps", **scores)
-    curve.add(row)
-    (out / "probe.json").write_text(json.dumps(row, indent=1))
-    return row
+def probe_model(out: Path, rows: int, report: Report, model: str | None = None) -> dict[str, float]:
+    """Twelve steps with guidance 2 on held-out conditions with shuffled attributes: the figures of the model card.
+
+    Args:
+        out: folder of ``pool/`` and ``held_out/``; receives ``probe.json`` and ``sheets/probe.png``.
+        rows: size of the pool.
+        report: called with the readers' accuracy on real renders, then on samples.
+        model: what to probe, as in :meth:`GuidanceModels.load`; ``out/diffusion`` where None.
+    """
+    pool, held_out = PortraitPool(out / "pool", rows), PortraitPool(out / "held_out", HELD_OUT_ROWS, seed=HELD_OUT_SEED)
+    models = GuidanceModels.load(model or out / "diffusion")
+    probe = _probe(pool, held_out, models.condition_spec)
+    real = probe.score_real()
+    report({"real": real})
+    scores, samples = probe.score(models)
+    report({"samples": scores})
+    full = len([e for e in probe.held_out if e.scene.framing == "full"])
+    save_sheet(out / "sheets" / "probe.png", [samples[i : i + 14] for i in range(0, full, 14)])
+    (out / "probe.json").write_text(json.dumps({"real": real, "samples": scores}, indent=1))
+    return scores
 
 
 def sample_sheet(trainer: DiffusionTrainer, probe: Probe, path: Path) -> None:

@@ -265,12 +265,12 @@ def test_a_superseded_driver_writes_nothing_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "cpus", "gpus", "jobs", "expected"),
     [
-        (WorkerOptions(), 2, 0, 9, (1, 0.0, 2)),
+        (WorkerOptions(), 2, 0, 9, (2, 0.0, 1)),
         (WorkerOptions(workers=2), 2, 0, 9, (2, 0.0, 1)),
-        (WorkerOptions(), 64, 0, 999, (16, 0.0, 4)),
+        (WorkerOptions(), 64, 0, 999, (64, 0.0, 1)),
         (WorkerOptions(), 64, 8, 999, (8, 1.0, 4)),
         (WorkerOptions(gpus_per_worker=0.25), 64, 8, 999, (32, 0.25, 4)),
-        (WorkerOptions(workers=8), 64, 0, 3, (3, 0.0, 4)),
+        (WorkerOptions(workers=8), 64, 0, 3, (3, 0.0, 1)),
         (WorkerOptions(threads_per_worker=1), 4, 0, 9, (4, 0.0, 1)),
     ],
 )
