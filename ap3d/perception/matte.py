@@ -6,6 +6,7 @@ from scipy import ndimage
 from torch import Tensor
 
 CLEAR, SOLID = 0.07, 0.24  # colour distances to the background at which alpha is 0 and 1
+PINHOLE = 0.001  # share of the picture; larger holes are gaps between hair and neck, not noise
 
 
 def border_colour(images: Tensor) -> Tensor:
@@ -16,7 +17,7 @@ def border_colour(images: Tensor) -> Tensor:
 
 
 def flat_background_matte(images: Tensor, background: Tensor, solid: Tensor | None = None) -> Tensor:
-    """Alpha ``[B, 1, H, W]`` by colour distance, with enclosed holes filled and loose specks removed.
+    """Alpha ``[B, 1, H, W]`` by colour distance, with pinholes filled and loose specks removed.
 
     Args:
         images: ``[B, 3, H, W]`` in 0 to 1.
@@ -32,7 +33,7 @@ def flat_background_matte(images: Tensor, background: Tensor, solid: Tensor | No
 
 
 def _clean(alpha: np.ndarray) -> np.ndarray:
-    inside = ndimage.binary_fill_holes(alpha > 0.5)
+    inside = _without_pinholes(alpha > 0.5)
     labels, count = ndimage.label(inside)
     if count > 1:
         sizes = ndimage.sum_labels(inside, labels, range(1, count + 1))
@@ -40,3 +41,11 @@ def _clean(alpha: np.ndarray) -> np.ndarray:
     near = ndimage.binary_dilation(inside, iterations=2)
     filled = np.where(ndimage.binary_erosion(inside, iterations=2), 1.0, alpha)
     return np.where(near, filled, 0.0).astype(np.float32)
+
+
+def _without_pinholes(inside: np.ndarray) -> np.ndarray:
+    holes = ndimage.binary_fill_holes(inside) & ~inside
+    labels, count = ndimage.label(holes)
+    sizes = ndimage.sum_labels(holes, labels, range(1, count + 1))
+    small = 1 + np.flatnonzero(sizes <= PINHOLE * inside.size)
+    return inside | np.isin(labels, small)

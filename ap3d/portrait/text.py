@@ -10,7 +10,7 @@ from ap3d.diffusion.prompts import framed_prompt, view_word
 from ap3d.diffusion.sampling import sample_images
 from ap3d.perception.matte import border_colour, flat_background_matte
 from ap3d.portrait.protocol import Mesh, PortraitViews
-from ap3d.raster.mesh import rasterize_mesh
+from ap3d.portrait.silhouettes import rig_silhouettes
 from ap3d.resources import Resources
 
 _SAMPLES_A_CALL = 8
@@ -46,7 +46,7 @@ class TextPortrait:
         images = torch.cat([self._sample(cameras[list(part)], framing) for part in _parts(len(cameras))])
         if self.background is None:
             self.background = border_colour(images)
-        solid = self._rig_silhouettes(cameras)
+        solid = rig_silhouettes(self.resources.rig, self.vertices, cameras)
         alpha = flat_background_matte(images, self.background, solid)
         return PortraitViews(cameras, images - (1 - alpha) * self.background[:, None, None], alpha, self.background)
 
@@ -65,14 +65,6 @@ class TextPortrait:
             generator=self.generator,
             noise=self._noise.expand(len(cameras), -1, -1, -1),
         )
-
-    def _rig_silhouettes(self, cameras: Cameras) -> Tensor:
-        homogeneous = torch.nn.functional.pad(self.vertices, (0, 1), value=1.0)
-        clip = homogeneous @ cameras.clip_matrices().transpose(1, 2)
-        drawn = rasterize_mesh(clip, self.resources.rig.faces, (cameras.height, cameras.width))[..., 3] > 0
-        # Shrunk a little, because the picture's outline need not follow the rig to the pixel.
-        outside = torch.nn.functional.max_pool2d((~drawn).float()[:, None], 5, 1, 2)
-        return outside < 0.5
 
 
 def azimuth_of(cam2world: Tensor) -> float:

@@ -71,7 +71,7 @@ def fit(
         optimizer.set_factor(settings.first_factor * (settings.last_factor / settings.first_factor) ** progress)
         target = targets[int(torch.multinomial(counts, 1, generator=generator))]
         chosen = torch.randperm(len(target.cameras), generator=generator)[: settings.views_per_step]
-        loss = _view_loss(optimizer.avatar, target, chosen, neutral, settings)
+        loss = _view_loss(optimizer.avatar, target, chosen, neutral, settings, generator)
         penalty = penalties(optimizer.avatar, gaussians)
         (loss + penalty).backward()
         optimizer.step(frozen)
@@ -98,11 +98,21 @@ def penalties(avatar: GaussianAvatar, gaussians: GaussiansConfig) -> Tensor:
 
 
 def _view_loss(
-    avatar: GaussianAvatar, target: TargetViews, chosen: Tensor, neutral: TriangleFrames, settings: FitSettings
+    avatar: GaussianAvatar,
+    target: TargetViews,
+    chosen: Tensor,
+    neutral: TriangleFrames,
+    settings: FitSettings,
+    generator: torch.Generator,
 ) -> Tensor:
     splats = avatar.pose(target.frames, neutral)
     rendered = rasterize_splats(splats, target.cameras[chosen], sh_degree=avatar.sh_degree)
-    image, truth = rendered.over(settings.background), target.images[chosen]
+    background, truth = settings.background, target.images[chosen]
+    if target.alpha is not None:
+        # Another colour behind both at each step: what is background must become transparent, not painted.
+        background = torch.rand(3, generator=generator)
+        truth = truth + (1 - target.alpha[chosen]) * (background - settings.background)[:, None, None]
+    image = rendered.over(background)
     weights = target.weights[chosen]
     difference = (image - truth).abs().mean((1, 2, 3))
     loss = (1 - settings.ssim_weight) * (difference * weights).mean()

@@ -7,6 +7,8 @@ import torch
 from ap3d.config import Config, RefineConfig
 from ap3d.diffusion.sampling import sdedit
 from ap3d.motion.expressions import COMBINATIONS, ExpressionSampler
+from ap3d.perception.matte import flat_background_matte
+from ap3d.portrait.silhouettes import rig_silhouettes
 from ap3d.raster.splats import rasterize_splats
 from ap3d.splats.fitting import FitSettings, TargetViews, fit
 from ap3d.splats.frames import triangle_frames
@@ -100,7 +102,9 @@ class _Refinement:
             guidance_scale=self.config.guidance_scale,
             generator=self.context.generator,
         )
-        return TargetViews(frames, views.cameras, images, None, torch.ones(len(images)))
+        solid = rig_silhouettes(self.rig, views.vertices[None], views.cameras)
+        alpha = flat_background_matte(images, self.background, solid)
+        return TargetViews(frames, views.cameras, images, alpha, torch.ones(len(images)))
 
     def _refit(self, targets: list[TargetViews], index: int) -> float:
         settings = FitSettings(
