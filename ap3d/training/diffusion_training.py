@@ -40,7 +40,7 @@ class DiffusionConfig:
     """Schedule of the joint training."""
 
     samples: int = 100_000
-    batch: int = 16
+    batch: int = 8
     learning_rate: float = 2e-3
     final_rate: float = 0.03
     warmup_steps: int = 100
@@ -75,18 +75,14 @@ class DiffusionTrainer:
         self.parameters = [*self.unet.parameters(), *self.controlnet.parameters()]
         self.ema = [p.detach().clone() for p in self.parameters]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, foreach=True
+            self.parameters, config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
         )
         self.weights = RegionWeights(spec, cell=2 ** (len(parts.vae.config.block_out_channels) - 1))
         self.rng = np.random.default_rng(config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.writer = CaptionWriter(self.rng, noise=0.03)
-        self.step, self.seconds, self.loss = 0, 0.0, float("nan")
-
-    @property
-    def samples(self) -> int:
-        """Pictures seen so far, repeats counted."""
-        return self.step * self.config.batch
+        self.step, self.samples = 0, 0  # pictures seen, repeats counted
+        self.seconds, self.loss = 0.0, float("nan")
 
     def train_step(self) -> float:
         """One optimiser step; returns its loss."""
@@ -99,7 +95,7 @@ class DiffusionTrainer:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
         self.optimizer.step()
-        self.step += 1
+        self.step, self.samples = self.step + 1, self.samples + self.config.batch
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self.ema, [p.data for p in self.parameters], 1 - decay)
         value = float(loss.detach())
@@ -180,7 +176,7 @@ class DiffusionTrainer:
     def save(self, path: Path) -> None:
         """Write a checkpoint from which training goes on exactly."""
         state = {
-            "step": self.step, "seconds": self.seconds, "loss": self.loss, "ema": self.ema,
+            "step": self.step, "samples": self.samples, "seconds": self.seconds, "loss": self.loss, "ema": self.ema,
             "unet": self.unet.state_dict(), "controlnet": self.controlnet.state_dict(),
             "optimizer": self.optimizer.state_dict(), "torch_rng": self.generator.get_state(),
             "numpy_rng": _plain(self.rng.bit_generator.state),
@@ -196,7 +192,7 @@ class DiffusionTrainer:
         self.controlnet.load_state_dict(state["controlnet"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema = [t.clone() for t in state["ema"]]
-        self.step, self.seconds, self.loss = state["step"], state["seconds"], state["loss"]
+        self.step, self.samples, self.seconds, self.loss = (state[k] for k in ("step", "samples", "seconds", "loss"))
         self.generator.set_state(state["torch_rng"])
         self.rng.bit_generator.state = _unplain(state["numpy_rng"])
         return True

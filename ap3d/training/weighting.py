@@ -27,7 +27,8 @@ class RegionWeights:
     def __call__(self, conditions: Tensor, pictures: Tensor) -> Tensor:
         """``[B, 1, h, w]`` for ``conditions [B, C, H, W]`` and ``pictures [B, 3, H, W]``, both in 0..1."""
         regions, colours = conditions[:, 3:, ::2, ::2], pictures[:, :, ::2, ::2]
-        distance = torch.stack([(regions - c[:, None, None]).square().sum(1) for c in self.table.to(regions)], 1)
+        table = self.table.to(regions)  # nearest code: |c|^2 - 2 c r is least
+        distance = table.square().sum(1)[:, None, None] - 2 * torch.einsum("kc,bchw->bkhw", table, regions)
         inside = self.values.to(regions)[distance.argmin(1)][:, None]
         covered = (regions.sum(1, keepdim=True) > 0.05).float()
         background = torch.tensor(BACKGROUND_COLOUR).to(colours)[:, None, None]
