@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from ap3d.cameras import Cameras
@@ -64,4 +66,14 @@ def carve_hull(
         seen += framed
         inside += framed * (value > 0.5)
     occupied = (seen >= 0.5 * len(cameras)) & (inside >= agreement * seen)
-    return VoxelHull(occupied.reshape((resolution,) * 3), lower, voxel)
+    return VoxelHull(_largest_component(occupied.reshape((resolution,) * 3)), lower, voxel)
+
+
+def _largest_component(occupied: Tensor) -> Tensor:
+    """Without the crumbs that mattes of single views leave beside the head."""
+    labels, count = ndimage.label(occupied.numpy())
+    if count < 2:
+        return occupied
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return torch.from_numpy(labels == sizes.argmax())

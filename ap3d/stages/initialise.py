@@ -10,6 +10,7 @@ from ap3d.config import Config
 from ap3d.rig.protocol import RigParams
 from ap3d.splats.avatar import GaussianAvatar, Group
 from ap3d.splats.fitting import FitSettings, TargetViews, fit
+from ap3d.splats.floaters import attached_mask
 from ap3d.splats.frames import triangle_frames
 from ap3d.splats.initial import hull_seeds, seeds_avatar, surface_avatar
 from ap3d.splats.optimizer import AvatarOptimizer
@@ -53,6 +54,7 @@ class InitialiseStage:
         )  # fmt: skip
         fitted = optimizer.detached()
         fitted = fill_unseen(fitted, [target], frames)
+        fitted = fitted.select(attached_mask(fitted, frames))
         metrics = {"fit_loss": loss, "gaussians": float(len(fitted))}
         return StageResult({"avatar.safetensors": pack_tensors(fitted.tensors())}, metrics)
 

@@ -11,6 +11,7 @@ from ap3d.perception.matte import flat_background_matte
 from ap3d.portrait.silhouettes import rig_silhouettes
 from ap3d.raster.splats import rasterize_splats
 from ap3d.splats.fitting import FitSettings, TargetViews, fit
+from ap3d.splats.floaters import attached_mask
 from ap3d.splats.frames import triangle_frames
 from ap3d.splats.optimizer import AvatarOptimizer
 from ap3d.stages.base import StageContext, StageResult
@@ -38,6 +39,7 @@ class RefineStage:
         run = _Refinement(context)
         losses = run.optimise()
         avatar = run.optimizer.detached()
+        avatar = avatar.select(attached_mask(avatar, run.neutral))
         metrics = {"refine_loss": losses[-1]} if losses else {}
         return StageResult(
             {"avatar.safetensors": pack_tensors(avatar.tensors())}, metrics | {"gaussians": float(len(avatar))}

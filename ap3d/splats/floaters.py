@@ -1,0 +1,33 @@
+"""Removes Gaussians that float apart from the head or that nobody can see."""
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from ap3d.splats.avatar import GaussianAvatar, Group
+from ap3d.splats.frames import TriangleFrames
+
+CELL = 0.03  # world units, about a centimetre: matter further apart than this is not connected
+MINIMUM_OPACITY = 0.04
+_SEEDED = (Group.HAIR, Group.CLOTHES)
+
+
+def attached_mask(avatar: GaussianAvatar, neutral: TriangleFrames) -> Tensor:
+    """Mask ``[N]`` of the Gaussians to keep: all of the skin, eyes and mouth, and hair and cloth that touch them.
+
+    Args:
+        avatar: fitted avatar.
+        neutral: frames of the neutral pose.
+    """
+    points = avatar.pose(neutral).means.detach()
+    alpha = torch.sigmoid(avatar.opacity.detach()[:, 0])
+    seeded = torch.isin(avatar.group, torch.tensor([int(g) for g in _SEEDED]))
+    visible = (alpha >= MINIMUM_OPACITY) | ~seeded
+    cells = ((points - points.amin(0)) / CELL).floor().long().numpy()
+    grid = np.zeros(cells.max(0) + 1, dtype=bool)
+    grid[tuple(cells[visible.numpy()].T)] = True
+    labels, _ = ndimage.label(grid, np.ones((3, 3, 3)))
+    component = torch.from_numpy(labels[tuple(cells.T)])
+    body = torch.bincount(component[visible & ~seeded]).argmax()
+    return ~seeded | (visible & (component == body))
