@@ -3,6 +3,7 @@
 Source: 3DGS (arXiv 2308.04079, section 5); children keep binding, group and their parent's offset.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,17 @@ class ScreenGradients:
         visible = radii.detach() > 0
         self.total += (ndc.norm(dim=2) * visible).sum(0)
         self.seen += visible.sum(0)
+
+    def state(self) -> dict[str, Tensor]:
+        """Sums for a checkpoint."""
+        return {"screen.total": self.total, "screen.seen": self.seen}
+
+    @staticmethod
+    def from_state(state: Mapping[str, Tensor]) -> "ScreenGradients":
+        """Go on from what :meth:`state` returned."""
+        gradients = ScreenGradients(0)
+        gradients.total, gradients.seen = state["screen.total"], state["screen.seen"]
+        return gradients
 
     def mean(self) -> Tensor:
         """Mean gradient norm ``[N]`` of each Gaussian over the views that saw it."""

@@ -46,6 +46,7 @@ class FitSettings:
     alpha_weight: float = 0.3
     first_factor: float = 1.0
     last_factor: float = 0.15
+    checkpoint_every: int = 200
 
 
 def fit(
@@ -57,8 +58,22 @@ def fit(
     generator: torch.Generator,
     report: Callable[[int, int], None],
     frozen_groups: tuple[Group, ...] = (),
+    first: int = 0,
+    save: Callable[[int], None] | None = None,
 ) -> float:
     """Run the fit in place; learning rates fall geometrically. Returns the mean loss of the last tenth.
+
+    Args:
+        optimizer: holds the avatar.
+        targets: the pictures, by expression.
+        neutral: frames of the neutral pose.
+        gaussians: weights of the regularisers.
+        settings: loss and length.
+        generator: draws views and backgrounds.
+        report: told (iteration, iterations).
+        frozen_groups: these stay as they are.
+        first: iteration to go on from.
+        save: asked to keep a checkpoint, with the number of iterations done.
 
     Raises:
         NumericalError: the loss is not finite.
@@ -66,7 +81,7 @@ def fit(
     losses: list[float] = []
     frozen = frozen_mask(optimizer.avatar, frozen_groups)
     counts = torch.tensor([float(len(t.cameras)) for t in targets])
-    for step in range(settings.iterations):
+    for step in range(first, settings.iterations):
         progress = step / max(settings.iterations - 1, 1)
         optimizer.set_factor(settings.first_factor * (settings.last_factor / settings.first_factor) ** progress)
         target = targets[int(torch.multinomial(counts, 1, generator=generator))]
@@ -78,7 +93,10 @@ def fit(
         losses.append(float(loss.detach()))
         if not losses[-1] < float("inf"):
             raise NumericalError(f"the fit diverged at iteration {step}: loss {losses[-1]}")
-        report(step + 1, settings.iterations)
+        done = step + 1
+        if save is not None and done % settings.checkpoint_every == 0 and done < settings.iterations:
+            save(done)
+        report(done, settings.iterations)
     tail = losses[-max(len(losses) // 10, 1) :]
     return sum(tail) / len(tail) if tail else 0.0
 

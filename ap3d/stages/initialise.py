@@ -40,20 +40,20 @@ class InitialiseStage:
         params = read_params(context)
         vertices = rig.vertices(params)[0]
         frames = triangle_frames(vertices, rig.faces)
-        avatar = first_avatar(context, vertices).with_sh_degree(config.gaussians.sh_degree)
         views = context.read_tensors("portrait", "views.safetensors")
         target = _static_views(views, frames)
-        optimizer = AvatarOptimizer(avatar)
+        saved = context.load_checkpoint()
+        optimizer = AvatarOptimizer.from_state(saved[0]) if saved else AvatarOptimizer(first_avatar(context, vertices))
         settings = FitSettings(
             config.initialise.iterations, config.initialise.views_per_step, background_colour(context),
             config.initialise.ssim_weight, config.initialise.alpha_weight,
         )  # fmt: skip
         loss = fit(
             optimizer, [target], frames, config.gaussians, settings, context.generator, context.report,
-            HIDDEN_UNTIL_ANIMATED,
+            HIDDEN_UNTIL_ANIMATED, saved[1] if saved else 0,
+            lambda step: context.save_checkpoint(optimizer.state(), step),
         )  # fmt: skip
-        fitted = optimizer.detached()
-        fitted = fill_unseen(fitted, [target], frames)
+        fitted = fill_unseen(optimizer.detached(), [target], frames)
         fitted = fitted.select(attached_mask(fitted, frames))
         metrics = {"fit_loss": loss, "gaussians": float(len(fitted))}
         return StageResult({"avatar.safetensors": pack_tensors(fitted.tensors())}, metrics)
@@ -73,7 +73,7 @@ def first_avatar(context: StageContext, vertices: Tensor) -> GaussianAvatar:
             parts.append(
                 seeds_avatar(points, binding, frames, float(hull["voxel"]), wanted[group], group, context.generator)
             )
-    return GaussianAvatar.concatenate(parts)
+    return GaussianAvatar.concatenate(parts).with_sh_degree(counts.sh_degree)
 
 
 def read_params(context: StageContext) -> RigParams:

@@ -60,8 +60,13 @@ class _ScoreMatching:
         self.negative = self.models.encode_prompt([NEGATIVE_PROMPT if self.models.knows_negatives else ""] * count)
         self.empty = self.models.encode_prompt([""] * count)
         self.last_gradient, self.evaluations, self.first = 0.0, 0, 0
-        self.optimizer = self._resume() or AvatarOptimizer(read_avatar(context, "initialise"))
-        self.gradients = ScreenGradients(len(self.optimizer.avatar))
+        saved = context.load_checkpoint()
+        if saved is not None:
+            state, self.first = saved
+            self.optimizer, self.gradients = AvatarOptimizer.from_state(state), ScreenGradients.from_state(state)
+        else:
+            self.optimizer = AvatarOptimizer(read_avatar(context, "initialise"))
+            self.gradients = ScreenGradients(len(self.optimizer.avatar))
 
     def optimise(self) -> None:
         self.optimizer.set_factor(self.config.learning_rate_factor)
@@ -71,7 +76,7 @@ class _ScoreMatching:
             if done in self.config.densify_at:
                 self._control_density()
             if done % self.config.checkpoint_every == 0 and done < self.config.iterations:
-                self.context.save_checkpoint(self.optimizer.state(), done)
+                self.context.save_checkpoint(self.optimizer.state() | self.gradients.state(), done)
             self.context.report(done, self.config.iterations)
 
     def _step(self, iteration: int) -> None:
@@ -119,10 +124,3 @@ class _ScoreMatching:
         control_density(self.optimizer, self.gradients, frames, rule, self.context.generator)
         self.optimizer.set_factor(self.config.learning_rate_factor)
         self.gradients = ScreenGradients(len(self.optimizer.avatar))
-
-    def _resume(self) -> AvatarOptimizer | None:
-        saved = self.context.load_checkpoint()
-        if saved is None:
-            return None
-        state, self.first = saved
-        return AvatarOptimizer.from_state(state)

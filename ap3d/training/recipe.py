@@ -88,8 +88,14 @@ def _fill(pool: PortraitPool, limit: int | None = None) -> None:
     from ap3d.rig.builtin import BuiltinRig
     from ap3d.training.portraits import render_samples
 
-    rig = BuiltinRig.load()
-    pool.fill(lambda rng, count: render_samples(rig, rng, count), limit)
+    rig, parent = BuiltinRig.load(), os.getppid()
+
+    def render(rng: np.random.Generator, count: int) -> Sequence[Any]:
+        if os.getppid() != parent:  # a killed trainer must not leave its producer behind
+            raise SystemExit(1)
+        return render_samples(rig, rng, count)
+
+    pool.fill(render, limit)
 
 
 def _produce(out: Path, rows: int) -> None:

@@ -108,6 +108,24 @@ def test_kill_anywhere_and_run_again(tmp_path: Path) -> None:
     assert "stage initialise" not in finished.stdout and "stage whole" in finished.stdout
 
 
+def test_a_stopped_run_ends_as_an_unbroken_one_does(generator: Generator, tmp_path: Path) -> None:
+    """Checkpoints hold optimiser, statistics and random state, so a stop changes nothing of the result."""
+    small = Generator.__new__(Generator)
+    small.config = load_config("smoke", {"initialise.iterations": 3, "refine.iterations": 2, "whole.iterations": 5})
+    small.resources = generator.resources
+    job, unbroken, stopped = PortraitJob("x", "a girl", 3), Store(str(tmp_path / "a")), Store(str(tmp_path / "b"))
+    row = small.run(job, unbroken, "1")
+    steps: list[int] = []
+
+    def note(event: ProgressEvent) -> None:
+        steps.append(event.step if event.stage == "whole" else 0)
+
+    assert small.run(job, stopped, "1", on_progress=note, should_stop=lambda: steps[-1] == 3)["status"] == "stopped"
+    assert small.run(job, stopped, "2")["status"] == "done"
+    files = [Path(s.path(row["uri_bundle"], "splats.ply")).read_bytes() for s in (unbroken, stopped)]
+    assert files[0] == files[1]
+
+
 def test_progress_is_reported_for_every_stage(generator: Generator, tmp_path: Path) -> None:
     events: list[ProgressEvent] = []
     small = Generator.__new__(Generator)
