@@ -84,14 +84,14 @@ def render_pool(out: Path, rows: int, limit: int | None = None) -> PortraitPool:
     return pool
 
 
-def _fill(pool: PortraitPool, limit: int | None = None) -> None:
+def _fill(pool: PortraitPool, limit: int | None = None, parent: int | None = None) -> None:
     from ap3d.rig.builtin import BuiltinRig
     from ap3d.training.portraits import render_samples
 
-    rig, parent = BuiltinRig.load(), os.getppid()
+    rig = BuiltinRig.load()
 
     def render(rng: np.random.Generator, count: int) -> Sequence[Any]:
-        if os.getppid() != parent:  # a killed trainer must not leave its producer behind
+        if parent is not None and os.getppid() != parent:  # a killed trainer must not leave its producer behind
             raise SystemExit(1)
         return render_samples(rig, rng, count)
 
@@ -102,8 +102,9 @@ def _produce(out: Path, rows: int) -> None:
     """The producer process: held-out pictures first, then the pool."""
     torch.set_num_threads(1)
     os.nice(5)
-    _fill(PortraitPool(out / "held_out", HELD_OUT_ROWS, seed=HELD_OUT_SEED))
-    render_pool(out, rows)
+    parent = os.getppid()
+    _fill(PortraitPool(out / "held_out", HELD_OUT_ROWS, seed=HELD_OUT_SEED), parent=parent)
+    _fill(PortraitPool(out / "pool", rows), parent=parent)
 
 
 def start_producer(out: Path, rows: int) -> multiprocessing.process.BaseProcess:
