@@ -81,9 +81,3 @@ def framing_boxes(landmarks: Tensor, name: str, size: int) -> Tensor:
     corner = centre - side[:, None] / 2
     corner = torch.minimum(corner.clamp_min(0), size - side[:, None])
     return torch.cat([corner, side[:, None]], 1)
-
-
-def view_word(azimuth: float) -> str:
-    """``front``, ``side`` or ``back`` for a camera's azimuth in degrees (0 is the front)."""
-    turned = abs((azimuth + 180) % 360 - 180)
-    return "front" if turned < 30 else "side" if turned < 120 else "back"

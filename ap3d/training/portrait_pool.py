@@ -86,8 +86,7 @@ class PortraitPool:
         """
         start = len(self)
         for row, sample in enumerate(samples, start):
-            view = f"{sample.view.removesuffix(' view')} view"
-            scene = Scene(sample.attributes, sample.expression, sample.framing, view)
+            scene = Scene(sample.attributes, sample.expression, sample.framing, sample.view)
             self.images[row], self.conditions[row], self.codes[row] = sample.image, sample.condition, scene.codes()
         mark = self.folder / f"done.{os.getpid()}"
         mark.write_text(str(start // CHUNK + 1))

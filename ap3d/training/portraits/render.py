@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ap3d.cameras import Cameras, orbit
 from ap3d.diffusion.conditions import ConditionBuilder
-from ap3d.framing import FOV_DEGREES, framing_boxes, full_radius, head_camera_target, view_word
+from ap3d.diffusion.prompts import view_word
+from ap3d.framing import FOV_DEGREES, framing_boxes, full_radius, head_camera_target
 from ap3d.raster.mesh import interpolate, rasterize_mesh
 from ap3d.rig.builtin import BuiltinRig
 from ap3d.training.attributes import BACKGROUND_COLOUR, FRAMINGS, PortraitAttributes
