@@ -39,6 +39,10 @@ class Cameras:
     def __len__(self) -> int:
         return len(self.cam2world)
 
+    def to(self, device: str | torch.device) -> "Cameras":
+        """The same cameras on another device."""
+        return Cameras(self.cam2world.to(device), self.intrinsics.to(device), self.width, self.height)
+
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "Cameras":
         """Select cameras; an integer gives a batch of one."""
         if isinstance(index, int):

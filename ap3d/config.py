@@ -6,6 +6,7 @@ This module imports neither torch nor diffusers, so that a driver can read a con
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Sequence
@@ -142,6 +143,11 @@ class Config:
         return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
 
     @property
+    def needs_gpu(self) -> bool:
+        """Whether the models are meant for a GPU: half precision is not for CPUs."""
+        return self.models.dtype != "float32"
+
+    @property
     def config_hash(self) -> str:
         """Twelve hex digits over every field, and over the shipped models where they are used."""
         uses_builtin = "builtin" in (self.models.diffusion, self.models.rig, self.models.shape_prior)
@@ -219,7 +225,9 @@ def load_config(
         for part in reversed(name.split(".")):
             nested = {part: nested}
         _merge(values, nested, "")
-    return typing.cast(Config, _build(Config, values, ""))
+    config = typing.cast(Config, _build(Config, values, ""))
+    _check(config)
+    return config
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
@@ -252,6 +260,52 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise InputError(f"configuration {path} must hold a mapping of fields")
     return loaded
+
+
+CHOICES = {
+    "portrait": ("text",),
+    "models.dtype": ("float32", "float16", "bfloat16"),
+    "models.region_prompts": ("whole", "abstract"),
+    "gaussians.sh_degree": (0, 1, 2, 3),
+}
+FRAMINGS = {"full", "face", "left_eye", "right_eye", "mouth"}
+_MAY_BE_ZERO = {
+    "whole.iterations", "refine.rounds", "refine.iterations", "initialise.iterations", "refine.full_views",
+    "refine.face_views", "refine.mouth_views", "refine.eye_views", "whole.inversion_steps", "gaussians.hair_count",
+    "gaussians.clothes_count", "whole.end_timestep",
+}  # fmt: skip
+_SHARES = {"views.hull_agreement", "whole.back_share", "refine.strength", "initialise.ssim_weight"}
+
+
+def _check(config: Config) -> None:
+    """Refuse values that no run could use."""
+    for name, choices in CHOICES.items():
+        value = _field(config, name)
+        if value not in choices:
+            raise InputError(f"configuration field {name!r} must be one of {choices}, got {value!r}")
+    for section in ("camera", "views", "gaussians", "initialise", "whole", "refine", "publish"):
+        for key, value in dataclasses.asdict(getattr(config, section)).items():
+            _check_number(f"{section}.{key}", value)
+    if not config.views.full_azimuths or not config.whole.framings or set(config.whole.framings) - FRAMINGS:
+        raise InputError("'views.full_azimuths' and 'whole.framings' must not be empty, framings must be known ones")
+    if config.publish.size % 2 or config.publish.size < 32:
+        raise InputError(f"configuration field 'publish.size' must be even and at least 32, got {config.publish.size}")
+    if config.whole.start_timestep > 999:
+        raise InputError(f"'whole.start_timestep' must be at most 999, got {config.whole.start_timestep}")
+
+
+def _field(config: Config, name: str) -> Any:
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _check_number(name: str, value: Any) -> None:
+    if name in _SHARES and not 0 <= value <= 1:
+        raise InputError(f"configuration field {name!r} must lie from 0 to 1, got {value}")
+    if isinstance(value, int) and name not in CHOICES and value < (0 if name in _MAY_BE_ZERO else 1):
+        raise InputError(f"configuration field {name!r} must be at least {int(name not in _MAY_BE_ZERO)}, got {value}")
 
 
 def _merge(values: dict[str, Any], changes: dict[str, Any], prefix: str) -> None:
@@ -287,6 +341,9 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
     if isinstance(value, bool) or (kind is int and isinstance(value, float) and not value.is_integer()):
         raise InputError(f"configuration field {name!r} must be a {kind.__name__}, got {value!r}")
     try:
-        return kind(value)
+        converted = kind(value)
+        if kind is float and not math.isfinite(converted):
+            raise ValueError("not finite")
+        return converted
     except (TypeError, ValueError) as error:
         raise InputError(f"configuration field {name!r} must be a {kind.__name__}, got {value!r}") from error

@@ -77,6 +77,7 @@ class Generator:
         """
         where = locations or Locations.in_dataset(job.face_id, self.config.config_hash)
         workspace = Workspace(store, where, attempt)
+        self.resources.models.forget_prompts()
         if (row := workspace.done_row()) is not None:
             return row
         run = _Run(self, job, workspace, on_progress, should_stop)

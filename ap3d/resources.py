@@ -43,10 +43,14 @@ class Resources:
             config.models.diffusion, controlnet=config.models.controlnet, device=device, dtype=dtype
         )
         prior = _load_prior(config.models.shape_prior)
-        fingerprints = {"rig": rig.sha256, "diffusion": models.fingerprint}
+        fingerprints = {"rig": rig.sha256, "diffusion": models.fingerprint, "dtype": config.models.dtype}
         if prior is not None:
             fingerprints["shape_prior"] = prior.fingerprint
         licences = {"rig": rig.licence, "diffusion": models.licence}
+        if config.models.controlnet is not None:
+            licences["controlnet"] = f"see the model card of {config.models.controlnet}"
+        if prior is not None:
+            licences["shape_prior"] = "Apache-2.0" if config.models.shape_prior == "builtin" else "of the given file"
         builder = ConditionBuilder(rig, models.condition_spec)
         return Resources(rig, models, builder, prior, device, fingerprints, licences)
 

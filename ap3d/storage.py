@@ -11,7 +11,7 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from ap3d.errors import DataFileError, InputError, RunError
+from ap3d.errors import Ap3dError, DataFileError, InputError, RunError
 
 Names = list[str]
 
@@ -43,14 +43,15 @@ class Store:
         """The content of one file.
 
         Raises:
-            DataFileError: it does not exist or cannot be read.
+            DataFileError: it does not exist or is no readable file.
+            RunError: the storage failed.
         """
-        with self._translated("read", path, DataFileError):
+        with self._translated("read", path):
             return bytes(self._fs.cat_file(self.path(path)))
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Replace one file; readers see the old or the new content, never a part."""
-        with self._translated("write", path, RunError):
+        with self._translated("write", path):
             if self.is_local:
                 self._write_local(self.path(path), data)
             else:
@@ -58,7 +59,7 @@ class Store:
 
     def exclusive_create(self, path: str, data: bytes) -> bool:
         """Create a file that nobody else has created; False when it exists already."""
-        with self._translated("create", path, RunError):
+        with self._translated("create", path):
             try:
                 if self.is_local:
                     self._link_local(self.path(path), data)
@@ -70,26 +71,29 @@ class Store:
 
     def exists(self, path: str) -> bool:
         """Whether a file or folder is there."""
-        self._fs.invalidate_cache()
-        return bool(self._fs.exists(self.path(path)))
+        with self._translated("look up", path):
+            self._fs.invalidate_cache()
+            return bool(self._fs.exists(self.path(path)))
 
     def list(self, prefix: str) -> Names:
         """Names of all files below a folder, relative to the root, sorted; temporary files are left out."""
-        self._fs.invalidate_cache()
-        try:
-            found = self._fs.find(self.path(prefix))
-        except FileNotFoundError:
-            return []
+        with self._translated("list", prefix):
+            self._fs.invalidate_cache()
+            try:
+                found = self._fs.find(self.path(prefix))
+            except FileNotFoundError:
+                return []
         names = (f[len(self._base) + 1 :] for f in found)
         return sorted(n for n in names if not n.rsplit("/", 1)[-1].startswith(".tmp-"))
 
     def folders(self, prefix: str) -> Names:
         """Names of the folders directly below a folder, without their path, sorted."""
-        self._fs.invalidate_cache()
-        try:
-            entries = self._fs.ls(self.path(prefix), detail=True)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        with self._translated("list", prefix):
+            self._fs.invalidate_cache()
+            try:
+                entries = self._fs.ls(self.path(prefix), detail=True)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
         return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
 
     def open(self, path: str, mode: str = "rb") -> IO[Any]:
@@ -100,10 +104,11 @@ class Store:
 
     def delete(self, prefix: str) -> None:
         """Remove a file or a folder with all below it; absent is fine."""
-        try:
-            self._fs.rm(self.path(prefix), recursive=True)
-        except FileNotFoundError:
-            return
+        with self._translated("delete", prefix):
+            try:
+                self._fs.rm(self.path(prefix), recursive=True)
+            except FileNotFoundError:
+                return
 
     def read_json(self, path: str) -> Any:
         """The parsed content of a JSON file.
@@ -120,6 +125,14 @@ class Store:
         """Write a value as indented JSON with sorted keys."""
         self.write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
+    def sweep(self, folder: str) -> None:
+        """Remove what killed writers left half-written directly below a folder of this machine."""
+        if not self.is_local:
+            return
+        for entry in os.scandir(self.path(folder)) if os.path.isdir(self.path(folder)) else ():
+            if entry.name.startswith(".tmp-"):
+                os.unlink(entry.path)
+
     def check_writable(self) -> None:
         """Make sure that files can be written below the root.
 
@@ -130,7 +143,7 @@ class Store:
         try:
             self.write_bytes(probe, b"ap3d")
             self.delete(probe)
-        except (RunError, OSError) as error:
+        except RunError as error:
             raise InputError(f"cannot write to {self.root!r}: {error}") from error
 
     def _write_local(self, target: str, data: bytes) -> None:
@@ -163,12 +176,25 @@ class Store:
         return temporary
 
     @contextmanager
-    def _translated(self, verb: str, path: str, error_class: type[InputError] | type[RunError]) -> Iterator[None]:
+    def _translated(self, verb: str, path: str) -> Iterator[None]:
+        """Errors of any file system as one line: a wrong name is the caller's, anything else the storage's."""
         try:
             yield
-        except FileNotFoundError as error:
-            raise error_class(f"cannot {verb} {self.path(path)}: no such file") from error
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            reason = "the storage is full" if full else error.strerror or str(error)
-            raise error_class(f"cannot {verb} {self.path(path)}: {reason}") from error
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            if verb == "read":
+                raise DataFileError(f"cannot read {self.path(path)}: no such file") from error
+            raise RunError(f"cannot {verb} {self.path(path)}: {_reason(error)}") from error
+        except PermissionError as error:
+            kind = DataFileError if verb == "read" else RunError
+            raise kind(f"cannot {verb} {self.path(path)}: {_reason(error)}") from error
+        except Ap3dError:
+            raise
+        except Exception as error:  # cloud file systems raise classes of their own
+            raise RunError(f"cannot {verb} {self.path(path)}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the storage is full"
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return " ".join(text.split())

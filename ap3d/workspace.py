@@ -21,6 +21,12 @@ class Locations:
     bundle: str
     work: str
 
+    @property
+    def other_works(self) -> tuple[str, str]:
+        """The folder of all configurations' work, and this portrait's name in each."""
+        folder, _, name = self.work.rpartition("/")
+        return folder.rpartition("/")[0], name
+
     @staticmethod
     def in_dataset(face_id: str, config_hash: str) -> "Locations":
         """The layout of a dataset with many portraits."""
@@ -44,27 +50,49 @@ class Workspace:
         self.store = store
         self.locations = locations
         self.attempt = attempt
+        self._others: list[str] | None = None
 
     def record(self, stage: str) -> dict[str, Any] | None:
         """The record of a finished stage, or None; an unreadable one counts as absent."""
+        return self._record_in(self.locations.work, stage)
+
+    def _record_in(self, work: str, stage: str) -> dict[str, Any] | None:
         try:
-            record = self.store.read_json(f"{self.locations.work}/{stage}.json")
+            record = self.store.read_json(f"{work}/{stage}.json")
         except DataFileError:
             return None
         return record if isinstance(record, dict) and "fingerprint" in record else None
 
     def finished(self, stage: str, fingerprint: str) -> dict[str, Any] | None:
-        """The record of a stage when it matches the fingerprint and its outputs are still whole."""
-        record = self.record(stage)
-        if record is None or record["fingerprint"] != fingerprint:
-            return None
+        """The record of a stage when it matches the fingerprint and its outputs are still whole.
+
+        Work of the same portrait under other configurations counts too: a changed field re-runs only what depends
+        on it.
+        """
+        for work in (self.locations.work, *self._other_works()):
+            record = self._record_in(work, stage)
+            if record is None or record["fingerprint"] != fingerprint:
+                continue
+            # Another configuration's bundle has another name, so its publication is not ours.
+            mine = work == self.locations.work or record["folder"].startswith(work)
+            if mine and self._whole(record):
+                return record
+        return None
+
+    def _whole(self, record: Mapping[str, Any]) -> bool:
         try:
-            whole = all(
+            return all(
                 describe(self.read(record, name))["sha256"] == out["sha256"] for name, out in record["outputs"].items()
             )
         except DataFileError:
-            return None
-        return record if whole else None
+            return False
+
+    def _other_works(self) -> list[str]:
+        if self._others is None:
+            root, name = self.locations.other_works
+            works = [f"{root}/{folder}/{name}" for folder in self.store.folders(root)] if root else []
+            self._others = [work for work in works if work != self.locations.work]
+        return self._others
 
     def read(self, record: Mapping[str, Any], name: str) -> bytes:
         """One output named by a record."""
@@ -77,6 +105,7 @@ class Workspace:
 
     def commit_bundle(self, stage: str, outputs: Mapping[str, bytes], details: Mapping[str, Any]) -> dict[str, Any]:
         """Write the published files into the bundle, ``avatar.json`` last, then the record."""
+        self.store.sweep(self.locations.bundle)
         ordered = {n: outputs[n] for n in sorted(outputs, key=lambda n: n == "avatar.json")}
         return self._commit(stage, self.locations.bundle, ordered, details)
 

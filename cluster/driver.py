@@ -16,7 +16,7 @@ from ap3d.storage import Store
 from cluster import gallery, records
 from cluster.executor import Executor, Outcome, Task
 from cluster.lease import Lease
-from cluster.manifest import ManifestWriter
+from cluster.manifest import ManifestWriter, has_parts
 from cluster.plan import Plan
 from cluster.progress import Progress, Reporter, error_line
 from cluster.prompts import Rejected
@@ -101,7 +101,8 @@ class Driver:
         """
         self.lease.check()
         self.manifest.flush()
-        self._publish()
+        if has_parts(self.store):  # a run that failed before its first row leaves no empty dataset
+            self._publish()
 
     def _drained(self) -> bool:
         if self._drain_until is None:

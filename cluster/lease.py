@@ -31,6 +31,7 @@ class Lease:
         self.progress = progress
         self.failure: str | None = None
         self._counter = 0
+        self._last_beat = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
@@ -77,14 +78,15 @@ class Lease:
         self._counter += 1
         beat = {"counter": self._counter, "released": self._ended.is_set(), "progress": self.progress()}
         self.store.write_json(_beat_name(self.epoch), beat)
+        self._last_beat = time.monotonic()
 
     def check(self) -> None:
         """Make sure that this is still the newest lease.
 
         Raises:
-            RunError: another driver took over, or the heartbeat could not be written.
+            RunError: another driver took over, or no heartbeat could be written for half the time to live.
         """
-        if self.failure:
+        if self.failure and time.monotonic() - self._last_beat > TIME_TO_LIVE / 2:
             raise RunError(f"the lease of {self.store.root!r} could not be kept: {self.failure}")
         if _newest_epoch(self.store) != self.epoch:
             raise RunError(f"another driver took over {self.store.root!r}; this one stops and leaves the rest to it")

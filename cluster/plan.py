@@ -78,7 +78,7 @@ def _present(store: Store, config: Config, rows: dict[str, dict[str, Any]]) -> d
 def _check_same(job: PortraitJob, row: dict[str, Any] | None) -> None:
     if row is None:
         return
-    for name in ("prompt", "seed"):
+    for name in ("prompt", "seed", "portrait"):
         if row[name] != getattr(job, name):
             raise InputError(
                 f"id {job.face_id!r} is already there with {name} {row[name]!r}, now it has {getattr(job, name)!r};"

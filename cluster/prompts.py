@@ -105,9 +105,11 @@ class _Builder:
         try:
             face_id = checked_face_id(record.values["face_id"])
         except (KeyError, InputError):
-            face_id = content_id(raw[:200], "rejected", record.values.get("face_id", ""), raw, record.where)
-        if face_id.casefold() in self._by_id:
-            face_id = content_id(face_id[:40], "rejected", record.where, raw)
+            face_id = content_id(raw[:200], "rejected", record.values.get("face_id", ""), raw, reason)
+        repetition = 0
+        while face_id.casefold() in self._by_id:
+            repetition += 1
+            face_id = content_id(face_id[:40], "rejected", repetition, raw)
         job = PortraitJob(face_id, shown, 0)
         self._by_id[face_id.casefold()] = (job, record.where)
         self.result.rejected.append(Rejected(job, f"{record.where}: {reason}"))

@@ -64,6 +64,8 @@ def generate(options: GenerateOptions) -> int:
     if options.timeout_s <= 0:
         raise InputError(f"--timeout must be more than 0 seconds, got {options.timeout_s:g}")
     config = load_config(options.preset, options.overrides, options.config_file)
+    if options.portraits is not None and config.portrait == "text":
+        raise InputError(f"preset {config.preset!r} starts portraits from text; give --prompts instead of --portraits")
     prompts = _read_prompts(options)
     store = Store(_absolute_root(options.out))
     plan = make_plan(store, prompts, config)
@@ -171,15 +173,21 @@ def _make_executor(
         from cluster.ray_executor import RayExecutor, connect
 
         there = connect()
-        sizes = size_workers(options.sizes, there.get("CPU", 1), there.get("GPU", 0), jobs)
+        sizes = size_workers(options.sizes, there.get("CPU", 1), there.get("GPU", 0), jobs, config.needs_gpu)
         executor: Executor = RayExecutor(spec(sizes), sizes.workers, options.node_wait_s)
     else:
         from cluster.inline import InlineExecutor
 
-        sizes = size_workers(options.sizes, os.cpu_count() or 1, 0, 1)
+        sizes = size_workers(options.sizes, os.cpu_count() or 1, _local_gpus(), 1)
         executor = InlineExecutor(spec(sizes))
     executor.start()
     return executor, sizes
+
+
+def _local_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _drain_seconds() -> float:

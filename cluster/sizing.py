@@ -43,10 +43,10 @@ class WorkerSizes:
     threads: int
 
 
-def size_workers(options: WorkerOptions, cpus: float, gpus: float, jobs: int) -> WorkerSizes:
+def size_workers(options: WorkerOptions, cpus: float, gpus: float, jobs: int, wants_gpu: bool = False) -> WorkerSizes:
     """Fill in what was not said from what there is: one worker a GPU, else one a core; never more
     workers than jobs."""
-    each = options.gpus_per_worker if options.gpus_per_worker is not None else (1.0 if gpus >= 1 else 0.0)
+    each = options.gpus_per_worker if options.gpus_per_worker is not None else (1.0 if gpus >= 1 or wants_gpu else 0.0)
     threads = options.threads_per_worker
     if threads is None:
         share = int(cpus) // options.workers if options.workers else int(cpus)

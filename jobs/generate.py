@@ -4,6 +4,7 @@ Run it again with the same arguments to continue: finished portraits are skipped
 """
 
 import argparse
+import os
 
 from cluster.command import OneLineParser, run_command
 
@@ -12,7 +13,7 @@ PROMPTS = (
     ".txt (a prompt a line), .csv, .jsonl or .parquet with prompt and, if wanted, id, seed, abstract_prompt, portrait;"
     " a path or any fsspec URL"
 )
-EXECUTOR = "this process, or Ray: the cluster in RAY_ADDRESS, else this machine (default: %(default)s)"
+EXECUTOR = "this process, or Ray: the cluster in RAY_ADDRESS, else this machine (default: ray where RAY_ADDRESS is set)"
 TIMEOUT = "longest time of one try at one portrait (default: 6 h)"
 NODE_WAIT = "wait for a machine that can hold a worker (default: 8, or 1200 where `ray up` scales)"
 
@@ -29,6 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
     return generate(GenerateOptions(sizes=sizes, overrides=overrides, **options))
 
 
+def _default_executor() -> str:
+    """A job that was submitted to a cluster uses it."""
+    return "ray" if os.environ.get("RAY_ADDRESS") else "inline"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="python -m jobs.generate", description=__doc__, epilog=STATUS)
     add = parser.add_argument
@@ -43,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--keep-work", action="store_true", help="keep the outputs of all stages")
     add("--dry-run", action="store_true", help="say what would be done, write nothing")
     add = parser.add_argument_group("workers").add_argument
-    add("--executor", choices=("inline", "ray"), default="inline", help=EXECUTOR)
+    add("--executor", choices=("inline", "ray"), default=_default_executor(), help=EXECUTOR)
     add("--workers", type=int, metavar="N", help="Ray actors (default: one a GPU, or one a core)")
     add("--gpus-per-worker", type=float, metavar="F", help="a fraction shares a GPU (default: 1 if there is any)")
     add("--threads-per-worker", type=int, metavar="N", help="CPU threads of a worker (default: 1, on a GPU up to 4)")

@@ -36,6 +36,15 @@ def test_every_changed_field_changes_the_hash_and_only_then() -> None:
         {"refine.rounds": 1.5},
         {"refine.rounds": True},
         {"camera.elevation_range": 3},
+        {"whole.gradient_scale": float("nan")},
+        {"refine.expressions": 0},
+        {"refine.rounds": -1},
+        {"refine.strength": 1.5},
+        {"models.dtype": "int32"},
+        {"portrait": "foo"},
+        {"whole.framings": ["nose"]},
+        {"views.full_azimuths": []},
+        {"publish.size": 101},
     ],
 )
 def test_wrong_overrides_are_refused(overrides: dict[str, object]) -> None:

@@ -26,10 +26,12 @@ def animate(options: argparse.Namespace) -> int:
     bundle = load_bundle(options.bundle)
     motion = _motion(options, bundle)
     fps = options.fps or motion.fps
+    out = Path(options.out)
+    target = Store(str(out.parent))
+    target.check_writable()
     started = time.perf_counter()
     video = mp4_bytes(_tracked(motion_frames(bundle, motion, options.size, options.azimuth), len(motion)), round(fps))
-    out = Path(options.out)
-    Store(str(out.parent)).write_bytes(out.name, video)
+    target.write_bytes(out.name, video)
     rate = len(motion) / (time.perf_counter() - started)
     print(f"{options.out}: {len(motion)} frames at {options.size} px, rendered at {rate:.1f} frames/s")
     return 0

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from ap3d.config import Config, load_config, parse_overrides
 from ap3d.errors import DataFileError, InputError
 from ap3d.portrait_job import PortraitJob, checked_prompt, checked_seed, content_id
+from ap3d.splats.facts import check_facts
 from ap3d.storage import Store
 from ap3d.workspace import Locations, Workspace
 
@@ -73,6 +74,7 @@ def _refuse_another_bundle(store: Store, job: PortraitJob, config: Config) -> No
         facts = store.read_json("avatar.json")
     except DataFileError:
         return
+    check_facts(facts, store.root)
     held = (facts.get("prompt"), facts.get("seed"), facts.get("config_hash"))
     if held != (job.prompt, job.seed, config.config_hash):
         raise InputError(

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ap3d.errors import DataFileError
-from ap3d.splats.bundle import check_facts
+from ap3d.splats.facts import check_facts
 from ap3d.storage import Store
 
 FIELDS = (

@@ -73,6 +73,7 @@ def ism_gradient(
         settings: see :class:`IsmSettings`.
         generator: draws the noise at the start of the inversion.
     """
+    latents = latents.to(models.device)
     alphas = models.alphas_cumprod
     path = inversion_timesteps(timestep, iteration, settings)
     noise = torch.randn(latents.shape, generator=generator).to(latents)

@@ -68,7 +68,9 @@ def _hub_snapshot(name: str) -> Path:
     try:
         return Path(snapshot_download(name, local_files_only=True))
     except Exception as error:  # the hub client has many error types
-        raise InputError(f"model {name!r} is neither a folder nor fetched; ap3d fetch downloads it") from error
+        raise InputError(
+            f"model {name!r} is neither a folder nor in the Hugging Face cache; `hf download {name}` puts it there"
+        ) from error
 
 
 def check_safetensors(path: Path) -> None:

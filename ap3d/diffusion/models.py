@@ -155,14 +155,23 @@ class GuidanceModels:
 
     @torch.no_grad()
     def encode_prompt(self, texts: Sequence[str]) -> Tensor:
-        """Text embeddings ``[B, L, D]``; remembered, L is the tokenizer's own maximum."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
-        if new:
+        """Text embeddings ``[B, L, D]``; remembered, L is the tokenizer's own maximum.
+
+        Each text is encoded by itself, so that its numbers do not depend on what stands beside it.
+        """
+        for text in dict.fromkeys(texts):
+            if text in self._texts:
+                continue
             limit = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
-            tokens = self.tokenizer(new, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
-            embedded = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
-            self._texts.update(zip(new, embedded, strict=True))
+            tokens = self.tokenizer(
+                [text], padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
+            )
+            self._texts[text] = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state[0]
         return torch.stack([self._texts[text] for text in texts])
+
+    def forget_prompts(self) -> None:
+        """Drop the remembered embeddings; to be called between portraits, or they pile up in a resident worker."""
+        self._texts.clear()
 
     def encode_images(self, pictures: Tensor) -> Tensor:
         """Pictures ``[B, 3, H, W]`` in 0..1 to scaled latents; differentiable."""

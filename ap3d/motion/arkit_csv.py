@@ -80,6 +80,8 @@ def _rate(rows: list[list[str]], columns: dict[str, int]) -> float:
     if index is None or len(rows) < 3:
         return DEFAULT_FPS
     frames = [r[index].split(":")[-1] for r in rows[1:] if index < len(r) and r[index].count(":") == 3]
+    if len(frames) < DEFAULT_FPS:
+        return DEFAULT_FPS  # less than a second: its highest frame number says nothing
     try:
         largest = max(int(float(f)) for f in frames)
     except ValueError:

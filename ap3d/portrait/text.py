@@ -64,7 +64,7 @@ class TextPortrait:
             guidance_scale=self.guidance_scale,
             generator=self.generator,
             noise=self._noise.expand(len(cameras), -1, -1, -1),
-        )
+        ).cpu()
 
 
 def azimuth_of(cam2world: Tensor) -> float:

@@ -63,6 +63,10 @@ class GaussianAvatar:
         """All tensors by name, detached and contiguous."""
         return {f.name: getattr(self, f.name).detach().contiguous() for f in fields(self)}
 
+    def to(self, device: str | torch.device) -> "GaussianAvatar":
+        """A detached copy on another device."""
+        return GaussianAvatar(**{name: value.to(device) for name, value in self.tensors().items()})
+
     def select(self, index: Tensor) -> "GaussianAvatar":
         """The Gaussians of a boolean mask or an index, detached."""
         return GaussianAvatar(**{name: value[index] for name, value in self.tensors().items()})

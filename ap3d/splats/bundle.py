@@ -1,6 +1,5 @@
 """The avatar bundle: what a user keeps, a folder with ``avatar.json`` and the files that it names."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +12,11 @@ from ap3d.raster.splats import Splats
 from ap3d.rig import load_rig
 from ap3d.rig.protocol import Rig, RigParams
 from ap3d.splats.avatar import GaussianAvatar
+from ap3d.splats.facts import check_facts
 from ap3d.splats.frames import TriangleFrames, triangle_frames
 from ap3d.splats.ply import read_local
 from ap3d.storage import Store
 from ap3d.tensor_files import unpack_tensors
-
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,8 @@ class Bundle:
     def pose(self, params: RigParams) -> Splats:
         """World Gaussians at a pose (a batch of one) of this avatar's rig."""
         frames = triangle_frames(self.rig.vertices(params)[0], self.rig.faces)
-        return self.avatar.pose(frames, self.neutral)
+        historic = self.facts.get("rotation_order") == "local*triangle"
+        return self.avatar.pose(frames, self.neutral, historic_rotation=historic)
 
     @property
     def background(self) -> Tensor:
@@ -64,29 +63,17 @@ def load_bundle(path: str) -> Bundle:
     rig = load_rig(facts["rig"])
     if rig.topology_sha256 != facts["topology_sha256"]:
         raise DataFileError(f"{path} was made for another version of rig {facts['rig']}")
-    params = RigParams(**unpack_tensors(store.read_bytes("rig.safetensors"), "rig.safetensors"))
+    params = _read_params(store, rig)
     avatar = read_local(store.read_bytes("splats.ply"))
-    if len(avatar) and int(avatar.binding.max()) >= len(rig.faces):
+    if not len(avatar) or int(avatar.binding.max()) >= len(rig.faces) or int(avatar.binding.min()) < 0:
         raise DataFileError(f"{path}/splats.ply is bound to triangles that rig {facts['rig']} does not have")
     neutral = triangle_frames(rig.vertices(params)[0], rig.faces)
     return Bundle(facts, avatar, params, rig, neutral)
 
 
-def check_facts(facts: Any, path: str) -> None:
-    """Make sure that the content of an ``avatar.json`` can be used.
-
-    Raises:
-        DataFileError: it lacks fields or has a newer schema.
-    """
-    required = {"schema_version", "rig", "topology_sha256", "prompt"}
-    if not isinstance(facts, dict) or not required <= facts.keys():
-        raise DataFileError(f"{path}/avatar.json is not an avatar's description")
-    if facts["schema_version"] > SCHEMA_VERSION:
-        raise DataFileError(
-            f"{path} has schema {facts['schema_version']}, this version reads up to {SCHEMA_VERSION}: update ap3d"
-        )
-
-
-def facts_bytes(facts: Mapping[str, Any]) -> bytes:
-    """The content of ``avatar.json``."""
-    return (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode()
+def _read_params(store: Store, rig: Rig) -> RigParams:
+    tensors = unpack_tensors(store.read_bytes("rig.safetensors"), "rig.safetensors")
+    shapes = {name: tuple(value.shape) for name, value in RigParams.neutral(rig).tensors().items()}
+    if {name: tuple(value.shape) for name, value in tensors.items()} != shapes:
+        raise DataFileError(f"{store.root}/rig.safetensors does not hold the parameters of rig {rig.name}")
+    return RigParams(**tensors)

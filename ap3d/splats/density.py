@@ -44,8 +44,8 @@ class ScreenGradients:
 
     def add(self, gradients: Tensor, radii: Tensor, width: int, height: int) -> None:
         """Add one rendered batch: pixel gradients ``[B, N, 2]`` and radii ``[B, N]`` (0 means unseen)."""
-        ndc = gradients.detach() * torch.tensor([width / 2, height / 2])
-        visible = radii.detach() > 0
+        ndc = gradients.detach().cpu() * torch.tensor([width / 2, height / 2])
+        visible = radii.detach().cpu() > 0
         self.total += (ndc.norm(dim=2) * visible).sum(0)
         self.seen += visible.sum(0)
 
@@ -57,7 +57,7 @@ class ScreenGradients:
     def from_state(state: Mapping[str, Tensor]) -> "ScreenGradients":
         """Go on from what :meth:`state` returned."""
         gradients = ScreenGradients(0)
-        gradients.total, gradients.seen = state["screen.total"], state["screen.seen"]
+        gradients.total, gradients.seen = state["screen.total"].cpu(), state["screen.seen"].cpu()
         return gradients
 
     def mean(self) -> Tensor:
@@ -76,7 +76,8 @@ def control_density(
 
     A triangle that owned Gaussians keeps its most opaque one. Returns how many were added and removed.
     """
-    avatar = optimizer.detached()
+    device = optimizer.avatar.xyz.device
+    avatar, frames = optimizer.detached().to("cpu"), frames.to("cpu")
     scale = frames.scale[avatar.binding]
     world = scale[:, None] * avatar.scaling.exp()
     alpha = torch.sigmoid(avatar.opacity[:, 0])
@@ -91,7 +92,8 @@ def control_density(
     kept, extra = keep.nonzero()[:, 0], hot.nonzero()[:, 0]
     source = torch.cat([kept, extra])
     is_new = torch.cat([split[kept], torch.ones(len(extra), dtype=torch.bool)])
-    optimizer.rebuild(source, is_new, _scattered_children(avatar, source, split[source], generator))
+    children = _scattered_children(avatar, source, split[source], generator)
+    optimizer.rebuild(source.to(device), is_new.to(device), {n: t.to(device) for n, t in children.items()})
     return len(extra), int((~keep).sum())
 
 

@@ -34,6 +34,13 @@ class TargetViews:
     alpha: Tensor | None
     weights: Tensor
 
+    def to(self, device: str | torch.device) -> "TargetViews":
+        """The same pictures on another device."""
+        alpha = None if self.alpha is None else self.alpha.to(device)
+        return TargetViews(
+            self.frames.to(device), self.cameras.to(device), self.images.to(device), alpha, self.weights.to(device)
+        )
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -105,7 +112,7 @@ def frozen_mask(avatar: GaussianAvatar, groups: tuple[Group, ...]) -> Tensor | N
     """Mask ``[N]`` of the Gaussians of some groups, or None when there are none."""
     if not groups:
         return None
-    return torch.isin(avatar.group, torch.tensor([int(g) for g in groups]))
+    return torch.isin(avatar.group, torch.tensor([int(g) for g in groups], device=avatar.group.device))
 
 
 def penalties(avatar: GaussianAvatar, gaussians: GaussiansConfig) -> Tensor:
@@ -128,7 +135,7 @@ def _view_loss(
     background, truth = settings.background, target.images[chosen]
     if target.alpha is not None:
         # Another colour behind both at each step: what is background must become transparent, not painted.
-        background = torch.rand(3, generator=generator)
+        background = torch.rand(3, generator=generator).to(truth)
         truth = truth + (1 - target.alpha[chosen]) * (background - settings.background)[:, None, None]
     image = rendered.over(background)
     weights = target.weights[chosen]

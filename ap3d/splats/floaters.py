@@ -10,6 +10,7 @@ from ap3d.splats.frames import TriangleFrames
 
 CELL = 0.03  # world units, about a centimetre: matter further apart than this is not connected
 MINIMUM_OPACITY = 0.04
+REACH = 1.0  # world units round the body, a third of a metre, beyond which nothing belongs to a head
 _SEEDED = (Group.HAIR, Group.CLOTHES)
 
 
@@ -24,7 +25,11 @@ def attached_mask(avatar: GaussianAvatar, neutral: TriangleFrames) -> Tensor:
     alpha = torch.sigmoid(avatar.opacity.detach()[:, 0])
     seeded = torch.isin(avatar.group, torch.tensor([int(g) for g in _SEEDED]))
     visible = (alpha >= MINIMUM_OPACITY) | ~seeded
-    cells = ((points - points.amin(0)) / CELL).floor().long().numpy()
+    near = points[~seeded]
+    low, high = near.amin(0) - REACH, near.amax(0) + REACH
+    inside = ((points >= low) & (points <= high)).all(1)  # false for what is not finite
+    visible &= inside
+    cells = ((torch.where(inside[:, None], points, low) - low) / CELL).floor().long().numpy()
     grid = np.zeros(cells.max(0) + 1, dtype=bool)
     grid[tuple(cells[visible.numpy()].T)] = True
     labels, _ = ndimage.label(grid, np.ones((3, 3, 3)))

@@ -23,6 +23,10 @@ class TriangleFrames:
     origin: Tensor
     scale: Tensor
 
+    def to(self, device: str | torch.device) -> "TriangleFrames":
+        """The same frames on another device."""
+        return TriangleFrames(self.rotation.to(device), self.origin.to(device), self.scale.to(device))
+
 
 def triangle_frames(vertices: Tensor, faces: Tensor) -> TriangleFrames:
     """Frames of the triangles of one posed mesh, ``vertices [V, 3]``, ``faces [F, 3]``.

@@ -69,8 +69,12 @@ class AvatarOptimizer:
         return out
 
     @staticmethod
-    def from_state(state: Mapping[str, Tensor], factor: float = 1.0) -> "AvatarOptimizer":
+    def from_state(
+        state: Mapping[str, Tensor], factor: float = 1.0, device: str | torch.device = "cpu"
+    ) -> "AvatarOptimizer":
         """Continue from what :meth:`state` returned."""
+        # Adam keeps its step counters on the CPU.
+        state = {n: t if n.endswith(".step") else t.to(device) for n, t in state.items()}
         avatar = GaussianAvatar(**{n[7:]: t for n, t in state.items() if n.startswith("avatar.")})
         optimizer = AvatarOptimizer(avatar, factor)
         for name in PARAMETER_NAMES:

@@ -23,7 +23,7 @@ def blending_weights(avatar: GaussianAvatar, targets: Sequence[TargetViews]) -> 
     """
     colours = avatar.f_dc.detach().clamp(min=-1.5).requires_grad_()
     seen = replace(avatar, f_dc=colours, f_rest=avatar.f_rest.detach()[:, :0])
-    total = torch.zeros(len(avatar))
+    total = torch.zeros(len(avatar), device=colours.device)
     for target in targets:
         images = rasterize_splats(seen.pose(target.frames), target.cameras, sh_degree=0)
         (gradient,) = torch.autograd.grad(images.color[:, 1].sum(), colours)
@@ -39,8 +39,10 @@ def fill_unseen(avatar: GaussianAvatar, targets: Sequence[TargetViews], neutral:
         targets: the pictures that it was fitted to.
         neutral: frames in which neighbours are looked for.
     """
-    weights = blending_weights(avatar, targets)
-    points = avatar.pose(neutral).means.detach()
+    weights = blending_weights(avatar, targets).cpu()
+    device = avatar.xyz.device
+    avatar = avatar.to("cpu")
+    points = avatar.pose(neutral.to("cpu")).means.detach()
     colours = avatar.f_dc.detach().clone()
     for group in (Group.SKIN, Group.HAIR, Group.CLOTHES):
         members = avatar.group == int(group)
@@ -56,4 +58,4 @@ def fill_unseen(avatar: GaussianAvatar, targets: Sequence[TargetViews], neutral:
         closeness = 1 / (torch.from_numpy(distance).float().reshape(len(index), -1) + 1e-4)
         nearest = colours[seen][torch.from_numpy(index).reshape(len(index), -1)]
         colours[unseen] = (nearest * closeness[..., None]).sum(1) / closeness.sum(1, keepdim=True)
-    return replace(avatar, f_dc=colours)
+    return replace(avatar, f_dc=colours).to(device)

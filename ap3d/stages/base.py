@@ -45,7 +45,7 @@ class StageContext:
     generator: torch.Generator = field(init=False)
 
     def __post_init__(self) -> None:
-        self.generator = seeded_generator(self.job.seed, self.stage)
+        self.generator = seeded_generator(self.job, self.stage)
 
     def read(self, stage: str, name: str) -> bytes:
         """An output of an earlier stage."""
@@ -115,7 +115,10 @@ def _plain(value: Any) -> Any:
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
-def seeded_generator(seed: int, purpose: str) -> torch.Generator:
-    """An independent random stream for each purpose of one seed."""
-    digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
+def seeded_generator(job: PortraitJob, purpose: str) -> torch.Generator:
+    """An independent random stream for each purpose of a portrait.
+
+    The prompt is part of it, so that a batch with one seed does not give every open prompt the same head.
+    """
+    digest = hashlib.sha256(f"{job.seed}:{purpose}:{job.prompt}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -39,13 +39,15 @@ class InitialiseStage:
         config, rig = context.config, context.resources.rig
         params = read_params(context)
         vertices = rig.vertices(params)[0]
-        frames = triangle_frames(vertices, rig.faces)
+        device = context.resources.device
+        frames = triangle_frames(vertices, rig.faces).to(device)
         views = context.read_tensors("portrait", "views.safetensors")
-        target = _static_views(views, frames)
+        target = _static_views(views, frames).to(device)
         saved = context.load_checkpoint()
-        optimizer = AvatarOptimizer.from_state(saved[0]) if saved else AvatarOptimizer(first_avatar(context, vertices))
+        optimizer = AvatarOptimizer.from_state(saved[0], device=device) if saved else None
+        optimizer = optimizer or AvatarOptimizer(first_avatar(context, vertices).to(device))
         settings = FitSettings(
-            config.initialise.iterations, config.initialise.views_per_step, background_colour(context),
+            config.initialise.iterations, config.initialise.views_per_step, background_colour(context).to(device),
             config.initialise.ssim_weight, config.initialise.alpha_weight,
         )  # fmt: skip
         loss = fit(
@@ -53,7 +55,8 @@ class InitialiseStage:
             HIDDEN_UNTIL_ANIMATED, saved[1] if saved else 0,
             lambda step: context.save_checkpoint(optimizer.state(), step),
         )  # fmt: skip
-        fitted = fill_unseen(optimizer.detached(), [target], frames)
+        fitted = fill_unseen(optimizer.detached(), [target], frames).to("cpu")
+        frames = frames.to("cpu")
         fitted = fitted.select(attached_mask(fitted, frames))
         metrics = {"fit_loss": loss, "gaussians": float(len(fitted))}
         return StageResult({"avatar.safetensors": pack_tensors(fitted.tensors())}, metrics)

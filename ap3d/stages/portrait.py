@@ -38,7 +38,7 @@ class PortraitStage:
         resources, config = context.resources, context.config
         if config.portrait != "text" or context.job.portrait is not None:
             raise InputError("this version starts portraits from text alone; remove the starting portrait")
-        unstated = seeded_generator(context.job.seed, "unstated attributes")
+        unstated = seeded_generator(context.job, "unstated attributes")
         prompt, added = resources.models.complete_prompt(context.job.prompt, unstated)
         params = sample_params(resources, prompt, context.generator)
         vertices = resources.rig.vertices(params)

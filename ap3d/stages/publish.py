@@ -13,7 +13,8 @@ from ap3d.motion.expressions import ExpressionSampler
 from ap3d.motion.procedural import talking
 from ap3d.pictures import contact_sheet, mp4_bytes, png_bytes
 from ap3d.splats.avatar import Group
-from ap3d.splats.bundle import SCHEMA_VERSION, Bundle, facts_bytes
+from ap3d.splats.bundle import Bundle
+from ap3d.splats.facts import SCHEMA_VERSION, facts_bytes
 from ap3d.splats.frames import triangle_frames
 from ap3d.splats.ply import write_local, write_world
 from ap3d.stages.base import StageContext, StageResult, seeded_generator
@@ -40,7 +41,7 @@ class PublishStage:
         publish = context.config.publish
         bundle = _bundle(context)
         rig = bundle.rig
-        generator = seeded_generator(context.job.seed, "talking")
+        generator = seeded_generator(context.job, "talking")
         talk = talking(tuple(rig.expression_names), publish.talking_seconds, publish.fps, generator)
         preview = _picture(bundle, 0.0, publish.size)
         context.report(1, 5)

@@ -38,8 +38,8 @@ class RefineStage:
         """Output: ``avatar.safetensors``."""
         run = _Refinement(context)
         losses = run.optimise()
-        avatar = run.optimizer.detached()
-        avatar = avatar.select(attached_mask(avatar, run.neutral))
+        avatar = run.optimizer.detached().to("cpu")
+        avatar = avatar.select(attached_mask(avatar, run.neutral.to("cpu")))
         metrics = {"refine_loss": losses[-1]} if losses else {}
         return StageResult(
             {"avatar.safetensors": pack_tensors(avatar.tensors())}, metrics | {"gaussians": float(len(avatar))}
@@ -53,13 +53,16 @@ class _Refinement:
         self.context, self.config = context, context.config.refine
         self.rig, self.models = context.resources.rig, context.resources.models
         self.params = read_params(context)
-        self.neutral = triangle_frames(self.rig.vertices(self.params)[0], self.rig.faces)
+        self.device = context.resources.device
+        self.neutral = triangle_frames(self.rig.vertices(self.params)[0], self.rig.faces).to(self.device)
         self.prompts = RegionPrompts.of_portrait(context.notes("portrait"), context.config.models)
-        self.background = background_colour(context)
+        self.background = background_colour(context).to(self.device)
         saved = context.load_checkpoint()
         self.first = saved[1] if saved else 0
         self.optimizer = (
-            AvatarOptimizer.from_state(saved[0]) if saved else AvatarOptimizer(read_avatar(context, "whole"))
+            AvatarOptimizer.from_state(saved[0], device=self.device)
+            if saved
+            else AvatarOptimizer(read_avatar(context, "whole").to(self.device))
         )
 
     def optimise(self) -> list[float]:
@@ -92,8 +95,9 @@ class _Refinement:
     @torch.no_grad()
     def _target(self, views: RegionViews) -> TargetViews:
         avatar = self.optimizer.avatar
-        frames = triangle_frames(views.vertices, self.rig.faces)
-        rendered = rasterize_splats(avatar.pose(frames, self.neutral), views.cameras, sh_degree=avatar.sh_degree)
+        frames = triangle_frames(views.vertices, self.rig.faces).to(self.device)
+        cameras = views.cameras.to(self.device)
+        rendered = rasterize_splats(avatar.pose(frames, self.neutral), cameras, sh_degree=avatar.sh_degree)
         images = sdedit(
             self.models,
             rendered.over(self.background).clamp(0, 1),
@@ -103,10 +107,10 @@ class _Refinement:
             steps=self.config.steps,
             guidance_scale=self.config.guidance_scale,
             generator=self.context.generator,
-        )
+        ).cpu()
         solid = rig_silhouettes(self.rig, views.vertices[None], views.cameras)
-        alpha = flat_background_matte(images, self.background, solid)
-        return TargetViews(frames, views.cameras, images, alpha, torch.ones(len(images)))
+        alpha = flat_background_matte(images, self.background.cpu(), solid)
+        return TargetViews(frames, cameras, images, alpha, torch.ones(len(images))).to(self.device)
 
     def _refit(self, targets: list[TargetViews], index: int) -> float:
         settings = FitSettings(

@@ -40,7 +40,7 @@ class WholeStage:
         run = _ScoreMatching(context)
         run.optimise()
         avatar = run.optimizer.detached()
-        metrics = {"ism_gradient": run.last_gradient, "unet_evaluations_whole": float(run.evaluations)}
+        metrics = {"ism_gradient": run.last_gradient, "unet_evaluations_whole": float(run.evaluations())}
         return StageResult({"avatar.safetensors": pack_tensors(avatar.tensors())}, metrics)
 
 
@@ -51,21 +51,23 @@ class _ScoreMatching:
         self.context, self.config = context, context.config.whole
         self.rig, self.models = context.resources.rig, context.resources.models
         self.params = read_params(context)
-        self.neutral = triangle_frames(self.rig.vertices(self.params)[0], self.rig.faces)
+        self.device = context.resources.device
+        self.neutral = triangle_frames(self.rig.vertices(self.params)[0], self.rig.faces).to(self.device)
         self.sampler = ExpressionSampler(self.rig)
         self.prompts = RegionPrompts.of_portrait(context.notes("portrait"), context.config.models)
-        self.background = background_colour(context)
+        self.background = background_colour(context).to(self.device)
         self.settings = IsmSettings(self.config.guidance_scale, self.config.inversion_steps)
         count = self.config.views_per_step
         self.negative = self.models.encode_prompt([NEGATIVE_PROMPT if self.models.knows_negatives else ""] * count)
         self.empty = self.models.encode_prompt([""] * count)
-        self.last_gradient, self.evaluations, self.first = 0.0, 0, 0
+        self.last_gradient, self.first = 0.0, 0
         saved = context.load_checkpoint()
         if saved is not None:
             state, self.first = saved
-            self.optimizer, self.gradients = AvatarOptimizer.from_state(state), ScreenGradients.from_state(state)
+            self.optimizer = AvatarOptimizer.from_state(state, device=self.device)
+            self.gradients = ScreenGradients.from_state(state)
         else:
-            self.optimizer = AvatarOptimizer(read_avatar(context, "initialise"))
+            self.optimizer = AvatarOptimizer(read_avatar(context, "initialise").to(self.device))
             self.gradients = ScreenGradients(len(self.optimizer.avatar))
 
     def optimise(self) -> None:
@@ -79,13 +81,16 @@ class _ScoreMatching:
                 self.context.save_checkpoint(self.optimizer.state() | self.gradients.state(), done)
             self.context.report(done, self.config.iterations)
 
+    def evaluations(self) -> int:
+        """Crops evaluated by the UNet: the inversion, its last step, and both branches of the guidance."""
+        return self.config.iterations * self.config.views_per_step * (self.config.inversion_steps + 3)
+
     def _step(self, iteration: int) -> None:
         posed = self.sampler.draw(self.params, self.context.generator)
         views = self._draw_views(posed)
-        frames = triangle_frames(views.vertices, self.rig.faces)
-        rendered = rasterize_splats(
-            self.optimizer.avatar.pose(frames, self.neutral), views.cameras, sh_degree=self.optimizer.avatar.sh_degree
-        )
+        frames = triangle_frames(views.vertices, self.rig.faces).to(self.device)
+        splats, cameras = self.optimizer.avatar.pose(frames, self.neutral), views.cameras.to(self.device)
+        rendered = rasterize_splats(splats, cameras, sh_degree=self.optimizer.avatar.sh_degree)
         latents = self.models.encode_images(rendered.over(self.background))
         gradient = self._gradient(latents.detach(), views, iteration)
         self.last_gradient = float(gradient.abs().mean())
@@ -108,7 +113,6 @@ class _ScoreMatching:
         first, last = self.config.start_timestep, self.config.end_timestep
         timestep = round(first + (last - first) * iteration / max(self.config.iterations - 1, 1))
         count = len(views.framings)
-        self.evaluations += count * (self.config.inversion_steps + 3)
         return ism_gradient(
             self.models, latents, timestep, self.models.encode_prompt(views.prompts), self.negative[:count],
             self.empty[:count], views.conditions, iteration, self.settings, self.context.generator,

@@ -17,7 +17,7 @@ SLOW_SECONDS = 30.0
 
 def load(config: Config, device: str, threads: int) -> Any:
     """A pipeline of two stages; the words broken, crash, flaky, slow, full and invalid do what they say."""
-    if config.portrait == "unloadable":
+    if config.models.diffusion == "unloadable":
         raise InputError("weights are missing")
     return lambda job, store, attempt, **options: _run(config, job, store, attempt, **options)
 

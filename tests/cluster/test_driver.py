@@ -118,7 +118,7 @@ def test_storage_that_is_full_ends_the_run_and_keeps_what_is_done(make: Make, ro
 
 def test_models_that_cannot_be_loaded_end_the_run(make: Make) -> None:
     with pytest.raises(InputError, match="weights are missing"):
-        make("a man", overrides={"portrait": "unloadable"})
+        make("a man", overrides={"models.diffusion": "unloadable"})
 
 
 def test_a_dry_run_writes_nothing(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,3 +277,9 @@ def test_a_superseded_driver_writes_nothing_more(tmp_path: Path) -> None:
 def test_worker_sizes(options: WorkerOptions, cpus: float, gpus: float, jobs: int, expected: tuple[Any, ...]) -> None:
     sizes = size_workers(options, cpus, gpus, jobs)
     assert (sizes.workers, sizes.gpus, sizes.threads) == expected
+
+
+def test_a_preset_for_gpus_asks_for_them_where_none_has_appeared_yet() -> None:
+    sizes = size_workers(WorkerOptions(workers=8), 0, 0, 100, wants_gpu=True)
+    assert (sizes.workers, sizes.gpus) == (8, 1.0)
+    assert load_config("paper").needs_gpu and not load_config("builtin").needs_gpu

@@ -114,4 +114,4 @@ def test_storage_that_workers_do_not_share_is_named(make: Make, tmp_path: Path) 
 
 def test_models_that_cannot_be_loaded_end_the_run_with_the_reason(make: Make) -> None:
     with pytest.raises(InputError, match="weights are missing"):
-        make("a man", executor="ray", workers=2, overrides={"portrait": "unloadable"})
+        make("a man", executor="ray", workers=2, overrides={"models.diffusion": "unloadable"})

@@ -55,34 +55,28 @@ def test_a_finished_portrait_is_not_made_again(generator: Generator, made: tuple
 
 
 def test_stopping_and_changing_the_config_reruns_only_what_depends_on_it(generator: Generator, tmp_path: Path) -> None:
-    store, where = Store(str(tmp_path)), Locations("bundle", "work")
+    store = Store(str(tmp_path))
     seen: list[str] = []
 
     def stop() -> bool:
         return bool(seen) and seen[-1] == "whole"
 
-    row = generator.run(
-        PortraitJob("x", "a man", 0), store, "a", on_progress=lambda e: seen.append(e.stage), should_stop=stop,
-        locations=where,
-    )  # fmt: skip
+    job = PortraitJob("x", "a man", 0)
+    row = generator.run(job, store, "a", on_progress=lambda e: seen.append(e.stage), should_stop=stop)
     assert row["status"] == "stopped" and [s["name"] for s in row["stages"]] == ["portrait", "initialise"]
+    where = Locations.in_dataset("x", generator.config.config_hash)
     assert Workspace(store, where, "b").done_row() is None
     other = Generator.__new__(Generator)
     other.config, other.resources = load_config("smoke", {"initialise.iterations": 5}), generator.resources
     seen.clear()
-    row = other.run(
-        PortraitJob("x", "a man", 0), store, "b", on_progress=lambda e: seen.append(e.stage), should_stop=stop,
-        locations=where,
-    )  # fmt: skip
+    row = other.run(job, store, "b", on_progress=lambda e: seen.append(e.stage), should_stop=stop)
     assert [(s["name"], s["skipped"]) for s in row["stages"]] == [("portrait", True), ("initialise", False)]
 
 
-def test_a_prompt_that_breaks_a_stage_is_a_failed_row(generator: Generator, tmp_path: Path) -> None:
-    broken = Generator.__new__(Generator)
-    broken.config = load_config("smoke", {"refine.strength": -1.0, "views.full_azimuths": []})
-    broken.resources = generator.resources
-    row = broken.run(PortraitJob("x", "a man", 0), Store(str(tmp_path)), "a")
-    assert row["status"] == "failed" and row["error_class"] and "\n" not in row["error_message"]
+def test_a_portrait_that_cannot_be_made_is_a_failed_row(generator: Generator, tmp_path: Path) -> None:
+    job = PortraitJob("x", "a man", 0, portrait="000.pth")
+    row = generator.run(job, Store(str(tmp_path)), "a")
+    assert row["status"] == "failed" and row["error_class"] == "InputError" and "text alone" in row["error_message"]
     assert not (tmp_path / "avatars").exists()
 
 
@@ -111,17 +105,16 @@ def test_kill_anywhere_and_run_again(tmp_path: Path) -> None:
 def test_a_stopped_run_ends_as_an_unbroken_one_does(generator: Generator, tmp_path: Path) -> None:
     """Checkpoints hold optimiser, statistics and random state, so a stop changes nothing of the result."""
     small = Generator.__new__(Generator)
-    small.config = load_config("smoke", {"initialise.iterations": 3, "refine.iterations": 2, "whole.iterations": 5})
+    steps_of = {"initialise.iterations": 3, "refine.iterations": 2, "refine.rounds": 2, "whole.iterations": 5}
+    small.config = load_config("smoke", {**steps_of, "whole.densify_at": [4]})
     small.resources = generator.resources
     job, unbroken, stopped = PortraitJob("x", "a girl", 3), Store(str(tmp_path / "a")), Store(str(tmp_path / "b"))
     row = small.run(job, unbroken, "1")
-    steps: list[int] = []
-
-    def note(event: ProgressEvent) -> None:
-        steps.append(event.step if event.stage == "whole" else 0)
-
-    assert small.run(job, stopped, "1", on_progress=note, should_stop=lambda: steps[-1] == 3)["status"] == "stopped"
-    assert small.run(job, stopped, "2")["status"] == "done"
+    events: list[ProgressEvent] = []
+    for attempt, (stage, step) in enumerate([("whole", 3), ("refine", 130)]):
+        at = lambda: events[-1].stage == stage and events[-1].step >= step  # noqa: E731, B023
+        assert small.run(job, stopped, str(attempt), on_progress=events.append, should_stop=at)["status"] == "stopped"
+    assert small.run(job, stopped, "last")["status"] == "done"
     files = [Path(s.path(row["uri_bundle"], "splats.ply")).read_bytes() for s in (unbroken, stopped)]
     assert files[0] == files[1]
 

@@ -18,7 +18,7 @@ def test_live_link_face_columns_are_read() -> None:
     text = ("\ufeffTimecode,BlendShapeCount,EyeBlinkLeft,JawOpen,HeadYaw,HeadPitch,HeadRoll\r\n"
             "12:00:00:28.1,61,0.25,0.5,0.1,0.2,0.3\r\n12:00:00:29.1,61,1.0,1.2,0,0,0\r\n")  # fmt: skip
     motion = read_arkit_csv(text.encode(), NAMES)
-    assert motion.fps == 30 and len(motion) == 2
+    assert motion.fps == 60 and len(motion) == 2
     torch.testing.assert_close(motion.expression[0], torch.tensor([0.5, 0.25, 0, 0]))
     assert float(motion.expression[1, 0]) == 1.0
     assert motion.head[0].abs().tolist() == pytest.approx([0.2, 0.1, 0.3])
