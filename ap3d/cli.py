@@ -47,7 +47,12 @@ def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="replace one field, e.g. refine.rounds=1"
     )
     generate.add_argument("--seed", type=int, default=0, help="non-negative; fixes everything random")
-    generate.add_argument("--threads", type=int, default=None, help="CPU threads (default: all cores of this process)")
+    generate.add_argument(
+        "--threads",
+        type=int,
+        default=None,
+        help="CPU threads (default: 1 for the networks, all cores for the rasterisers)",
+    )
     generate.add_argument("--device", default=None, help="torch device (default: cuda when there is one)")
     generate.add_argument("--keep-work", action="store_true", help="keep what the stages wrote")
     generate.set_defaults(run=_generate)

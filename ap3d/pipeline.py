@@ -36,15 +36,14 @@ class Generator:
     Args:
         config: resolved configuration.
         device: torch device of the diffusion models.
-        threads: CPU threads of this process; None leaves torch's choice.
+        threads: CPU threads of this process; None: one for the networks, all cores for the rasterisers.
 
     Raises:
         InputError: a model named by the configuration is absent or damaged.
     """
 
     def __init__(self, config: Config, device: str = "cpu", threads: int | None = None) -> None:
-        if threads is not None:
-            use_threads(threads)
+        use_threads(threads)
         started = time.perf_counter()
         self.config = config
         self.resources = Resources.load(config, device)

@@ -12,9 +12,13 @@ def prepare_environment() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
-def use_threads(count: int) -> None:
-    """Let torch and the rasterisers of this process use this many threads."""
+def use_threads(count: int | None) -> None:
+    """Let torch and the rasterisers of this process use this many threads.
+
+    None gives torch one, because networks as small as the built-in ones lose by more, and the rasterisers all cores.
+    """
     import torch
 
-    torch.set_num_threads(count)
-    os.environ["AP3D_THREADS"] = str(count)
+    torch.set_num_threads(count or 1)
+    if count is not None:
+        os.environ["AP3D_THREADS"] = str(count)

@@ -15,6 +15,9 @@ from ap3d.diffusion import vocabulary as words
 Tables = Mapping[str, tuple[str, ...]]
 
 FRONT_LIMIT, BACK_LIMIT = 30.0, 120.0  # degrees of azimuth between front and side, side and back
+_OTHER_GARMENTS = frozenset(("dress", "clothes", "hoodie", "coat", "jacket", "suit"))
+_GARMENT_PARTS = {part for g in words.GARMENTS for part in g.split("-") if part != "t"} | _OTHER_GARMENTS
+_BEARD_WORDS = ("beard", "shaven", "moustache", "mustache", "goatee", "stubble", "whiskers")
 _CLAUSE = re.compile(r"[,;.]|\b(?:with|wearing|and|in an?|in(?= \w+ \w+)|has|having|dressed)\b")
 
 
@@ -76,6 +79,7 @@ def complete_prompt(prompt: str, generator: torch.Generator) -> tuple[str, list[
         "hair_colour": draw(("black", "brown", "blonde", "red", "gray")),
         "eye_colour": draw(tuple(words.EYE_COLOUR_WORDS)),
         "shirt": draw(tuple(words.SHIRT_COLOUR_WORDS)),
+        "beard": draw(("clean-shaven", "clean-shaven", "a beard")),
     }
     added = []
     if "gender" not in stated:
@@ -90,7 +94,9 @@ def complete_prompt(prompt: str, generator: torch.Generator) -> tuple[str, list[
     if "eye_colour" not in stated:
         added.append(f"{chosen['eye_colour']} eyes")
     if "shirt" not in stated:
-        added.append(f"wearing a {chosen['shirt']} shirt")
+        added.append(f"wearing a {chosen['shirt']} {_garment(prompt)}")
+    if "beard" not in stated and "child" not in stated and _is_man(prompt, stated, chosen):
+        added.append(chosen["beard"])
     return ", ".join([prompt.strip().rstrip(",."), *added]), added
 
 
@@ -112,6 +118,10 @@ def stated_attributes(prompt: str) -> set[str]:
         stated |= {"hair_style", "bald"}
     if any(p in every for p in ("bun", "topknot")):
         stated.add("hair_style")
+    if any(word in text for word in _BEARD_WORDS):
+        stated.add("beard")
+    if re.search(rf"\bin (?:all )?(?:{'|'.join(_shirt_colours())})(?=$|[,.;]| and\b)", text):
+        stated.add("shirt")
     for clause in _CLAUSE.split(text):
         stated |= _stated_in_clause(set(re.findall(r"[a-z]+", clause)))
     return stated
@@ -120,19 +130,35 @@ def stated_attributes(prompt: str) -> set[str]:
 def _stated_in_clause(found: set[str]) -> set[str]:
     """Attributes said by one clause, given its words."""
     stated: set[str] = set()
-    garments = {part for g in words.GARMENTS for part in g.split("-") if part != "t"} | {"dress", "clothes", "hoodie"}
     if found & words.HAIR_NOUNS:
         stated |= {"hair_colour"} if found & _any(words.HAIR_COLOUR_WORDS, found) else set()
         stated |= {"hair_style"} if found & _any(words.HAIR_STYLE_WORDS, found) else set()
-    if found & {"blonde", "blond", "brunette", "ginger"}:
+    if found & {"blonde", "blond", "brunette", "ginger", "redhead", "redheaded", "redhaired"}:
         stated.add("hair_colour")
     if found & {"skin", "skinned"} and found & _any(words.SKIN_WORDS, found):
         stated.add("skin")
     if found & {"eye", "eyes", "eyed"} and found & _any(words.EYE_COLOUR_WORDS, found):
         stated.add("eye_colour")
-    if found & garments and found & _any(words.SHIRT_COLOUR_WORDS, found):
+    if found & _GARMENT_PARTS and found & _any(words.SHIRT_COLOUR_WORDS, found):
         stated.add("shirt")
     return stated
+
+
+def _garment(prompt: str) -> str:
+    """The garment that a prompt names without a colour, else a shirt."""
+    named = [w for w in tokens(prompt) if w in words.GARMENTS or w in _OTHER_GARMENTS]
+    return named[0] if named else "shirt"
+
+
+def _is_man(prompt: str, stated: set[str], chosen: dict[str, str]) -> bool:
+    if "gender" not in stated:
+        return chosen["gender"] == "man"
+    male = {w for table in (words.GENDER_NOUNS, words.OLD_NOUNS) for noun in table["man"] for w in noun.split()}
+    return bool(set(tokens(prompt)) & (male - {"person"}))
+
+
+def _shirt_colours() -> list[str]:
+    return sorted({colour for table in words.SHIRT_COLOUR_WORDS.values() for colour in table})
 
 
 def _hair_phrases(stated: set[str], chosen: dict[str, str]) -> list[str]:

@@ -92,6 +92,28 @@ def test_the_seed_decides_and_attributes_draw_independently():
     assert [p for p in first if "skin" in p or "shirt" in p] == [p for p in with_hair if "skin" in p or "shirt" in p]
 
 
+@pytest.mark.parametrize(
+    ("prompt", "forbidden"),
+    [
+        ("a redhead woman", "black hair"),
+        ("an old lady in white", "wearing"),
+        ("a woman wearing a top", "shirt"),
+        ("a bearded man", "shaven"),
+        ("a woman", "shaven"),
+        ("a boy", "shaven"),
+    ],
+)
+def test_completion_contradicts_nothing(prompt: str, forbidden: str) -> None:
+    for seed in range(12):
+        added = complete_prompt(prompt, generator(seed))[1]
+        assert not any(forbidden in phrase for phrase in added)
+
+
+def test_men_without_a_word_about_it_get_a_beard_or_none_in_words() -> None:
+    phrases = {complete_prompt("a man", generator(seed))[1][-1] for seed in range(20)}
+    assert phrases == {"clean-shaven", "a beard"}
+
+
 def test_bald_heads_get_no_hair():
     assert not any("hair" in phrase for phrase in complete_prompt("a bald man", generator())[1])
 
