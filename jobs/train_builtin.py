@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from ap3d.checksums import BUILTIN, write_sums
 from ap3d.errors import Ap3dError
 
 
@@ -187,6 +188,8 @@ def publish(source: Path, target: Path) -> None:
         else:
             shutil.copyfile(here, there)
     shutil.copyfile(source / "shape_prior.safetensors", target / "shape_prior.safetensors")
+    if target.resolve() == BUILTIN:
+        write_sums()
 
 
 def report(row: dict[str, Any]) -> None:

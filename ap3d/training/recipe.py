@@ -242,7 +242,7 @@ def export_denoiser(trainer: DiffusionTrainer, folder: Path) -> None:
     models = trainer.averaged_models()
     trainer.scheduler.save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2, sort_keys=True) + "\n")
-    prompts = {"complete": True, "vocabulary": caption_words()}
+    prompts = {"complete": True, "licence": "Apache-2.0", "vocabulary": caption_words()}
     (folder / "prompts.json").write_text(json.dumps(prompts, indent=0) + "\n")
 
     def write_controlnet(path: Path) -> None:
