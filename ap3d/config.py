@@ -106,6 +106,7 @@ class RefineConfig:
     mouth_views: int = 6
     eye_views: int = 6  # of each eye
     strength: float = 0.5
+    detail_strength: float = 0.8  # for eyes and mouth, which the static views hardly show
     steps: int = 12
     guidance_scale: float = 2.0
     iterations: int = 160
@@ -200,7 +201,7 @@ PRESETS: dict[str, Config] = {
             inversion_steps=3, back_share=0.3, densify_at=(50, 100), checkpoint_every=100,
         ),
         refine=RefineConfig(rounds=1, expressions=60, full_views=60, face_views=60, mouth_views=60,
-                            eye_views=60, strength=0.3,
+                            eye_views=60, strength=0.3, detail_strength=0.9,
                             steps=20, guidance_scale=7.5, iterations=750, views_per_step=1),
         publish=PublishConfig(size=800, turntable_frames=240),
     ),
@@ -274,7 +275,13 @@ _MAY_BE_ZERO = {
     "refine.face_views", "refine.mouth_views", "refine.eye_views", "whole.inversion_steps", "gaussians.hair_count",
     "gaussians.clothes_count", "whole.end_timestep",
 }  # fmt: skip
-_SHARES = {"views.hull_agreement", "whole.back_share", "refine.strength", "initialise.ssim_weight"}
+_SHARES = {
+    "views.hull_agreement",
+    "whole.back_share",
+    "refine.strength",
+    "refine.detail_strength",
+    "initialise.ssim_weight",
+}
 
 
 def _check(config: Config) -> None:

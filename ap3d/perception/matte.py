@@ -5,7 +5,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-CLEAR, SOLID = 0.07, 0.24  # colour distances to the background at which alpha is 0 and 1
+NOISE = 0.155  # colour distance to the background from which on a pixel holds some foreground
+CORE = 3  # pixels from the outline to where a colour is pure foreground
+BAND = 2  # pixels outside the outline that may be partly covered
 PINHOLE = 0.001  # share of the picture; larger holes are gaps between hair and neck, not noise
 
 
@@ -17,30 +19,43 @@ def border_colour(images: Tensor) -> Tensor:
 
 
 def flat_background_matte(images: Tensor, background: Tensor, solid: Tensor | None = None) -> Tensor:
-    """Alpha ``[B, 1, H, W]`` by colour distance, with pinholes filled and loose specks removed.
+    """Alpha ``[B, 1, H, W]``: each outline pixel is unmixed into background and the nearest pure foreground colour.
+
+    A threshold alone would count pixels with a little foreground as covered, and paint the background's colour on
+    the rim of every avatar. Pinholes are filled and loose specks removed.
 
     Args:
         images: ``[B, 3, H, W]`` in 0 to 1.
         background: ``[3]`` colour.
         solid: ``[B, 1, H, W]`` bool, pixels known to be foreground.
     """
-    distance = (images - background[:, None, None].to(images)).norm(dim=1, keepdim=True)
-    alpha = ((distance - CLEAR) / (SOLID - CLEAR)).clamp(0, 1)
-    if solid is not None:
-        alpha = torch.where(solid, torch.ones_like(alpha), alpha)
-    cleaned = [_clean(a[0].numpy()) for a in alpha]
-    return torch.from_numpy(np.stack(cleaned))[:, None]
+    known = torch.zeros_like(images[:, :1], dtype=torch.bool) if solid is None else solid
+    mattes = [
+        _matte(image.permute(1, 2, 0).numpy(), background.numpy(), inside[0].numpy())
+        for image, inside in zip(images, known, strict=True)
+    ]
+    return torch.from_numpy(np.stack(mattes))[:, None]
 
 
-def _clean(alpha: np.ndarray) -> np.ndarray:
-    inside = _without_pinholes(alpha > 0.5)
+def _matte(image: np.ndarray, background: np.ndarray, solid: np.ndarray) -> np.ndarray:
+    offset = image - background
+    inside = _largest(_without_pinholes((np.linalg.norm(offset, axis=2) > NOISE) | solid))
+    core = ndimage.binary_erosion(inside, iterations=CORE, border_value=1) | (solid & inside)
+    if not core.any():
+        return inside.astype(np.float32)
+    rows, columns = ndimage.distance_transform_edt(~core, return_distances=False, return_indices=True)
+    pure = offset[rows, columns]
+    covered = (offset * pure).sum(2) / np.maximum((pure * pure).sum(2), 1e-6)
+    near = ndimage.binary_dilation(inside, iterations=BAND)
+    return np.where(core, 1.0, np.where(near, covered.clip(0, 1), 0.0)).astype(np.float32)
+
+
+def _largest(inside: np.ndarray) -> np.ndarray:
     labels, count = ndimage.label(inside)
-    if count > 1:
-        sizes = ndimage.sum_labels(inside, labels, range(1, count + 1))
-        inside = labels == 1 + int(np.argmax(sizes))
-    near = ndimage.binary_dilation(inside, iterations=2)
-    filled = np.where(ndimage.binary_erosion(inside, iterations=2), 1.0, alpha)
-    return np.where(near, filled, 0.0).astype(np.float32)
+    if count < 2:
+        return inside
+    sizes = ndimage.sum_labels(inside, labels, range(1, count + 1))
+    return labels == 1 + int(np.argmax(sizes))
 
 
 def _without_pinholes(inside: np.ndarray) -> np.ndarray:

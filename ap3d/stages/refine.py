@@ -3,11 +3,13 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ap3d.config import Config, RefineConfig
 from ap3d.diffusion.sampling import sdedit
 from ap3d.motion.expressions import COMBINATIONS, ExpressionSampler
 from ap3d.perception.matte import flat_background_matte
+from ap3d.pictures import contact_sheet, png_bytes
 from ap3d.portrait.silhouettes import rig_silhouettes
 from ap3d.raster.splats import rasterize_splats
 from ap3d.splats.fitting import FitSettings, TargetViews, fit
@@ -35,15 +37,16 @@ class RefineStage:
         return [config.refine, config.gaussians, config.camera, config.models.region_prompts]
 
     def run(self, context: StageContext) -> StageResult:
-        """Output: ``avatar.safetensors``."""
+        """Outputs: ``avatar.safetensors``; ``targets.png``, the pictures of the last round."""
         run = _Refinement(context)
         losses = run.optimise()
         avatar = run.optimizer.detached().to("cpu")
         avatar = avatar.select(attached_mask(avatar, run.neutral.to("cpu")))
         metrics = {"refine_loss": losses[-1]} if losses else {}
-        return StageResult(
-            {"avatar.safetensors": pack_tensors(avatar.tensors())}, metrics | {"gaussians": float(len(avatar))}
-        )
+        outputs = {"avatar.safetensors": pack_tensors(avatar.tensors())}
+        if run.targets:
+            outputs["targets.png"] = png_bytes(contact_sheet(torch.cat([t.images for t in run.targets]).cpu(), 9))
+        return StageResult(outputs, metrics | {"gaussians": float(len(avatar))})
 
 
 class _Refinement:
@@ -59,6 +62,7 @@ class _Refinement:
         self.background = background_colour(context).to(self.device)
         saved = context.load_checkpoint()
         self.first = saved[1] if saved else 0
+        self.targets: list[TargetViews] = []
         self.optimizer = (
             AvatarOptimizer.from_state(saved[0], device=self.device)
             if saved
@@ -68,8 +72,8 @@ class _Refinement:
     def optimise(self) -> list[float]:
         losses = []
         for index in range(self.first, self.config.rounds):
-            targets = self._targets(index)
-            losses.append(self._refit(targets, index))
+            self.targets = self._targets(index)
+            losses.append(self._refit(self.targets, index))
             if index + 1 < self.config.rounds:
                 self.context.save_checkpoint(self.optimizer.state(), index + 1)
         return losses
@@ -98,19 +102,30 @@ class _Refinement:
         frames = triangle_frames(views.vertices, self.rig.faces).to(self.device)
         cameras = views.cameras.to(self.device)
         rendered = rasterize_splats(avatar.pose(frames, self.neutral), cameras, sh_degree=avatar.sh_degree)
-        images = sdedit(
-            self.models,
-            rendered.over(self.background).clamp(0, 1),
-            views.prompts,
-            views.conditions,
-            strength=self.config.strength,
-            steps=self.config.steps,
-            guidance_scale=self.config.guidance_scale,
-            generator=self.context.generator,
-        ).cpu()
+        images = self._edit(rendered.over(self.background).clamp(0, 1), views).cpu()
         solid = rig_silhouettes(self.rig, views.vertices[None], views.cameras)
         alpha = flat_background_matte(images, self.background.cpu(), solid)
         return TargetViews(frames, cameras, images, alpha, torch.ones(len(images))).to(self.device)
+
+    def _edit(self, images: Tensor, views: RegionViews) -> Tensor:
+        """SDEdit, stronger on the crops of eyes and mouth."""
+        edited = images.clone()
+        coarse = torch.tensor([name in ("full", "face") for name in views.framings])
+        for chosen, strength in ((coarse, self.config.strength), (~coarse, self.config.detail_strength)):
+            index = chosen.nonzero()[:, 0]
+            if not len(index):
+                continue
+            edited[index] = sdedit(
+                self.models,
+                images[index],
+                [views.prompts[int(i)] for i in index],
+                views.conditions[index],
+                strength=strength,
+                steps=self.config.steps,
+                guidance_scale=self.config.guidance_scale,
+                generator=self.context.generator,
+            ).to(images)
+        return edited
 
     def _refit(self, targets: list[TargetViews], index: int) -> float:
         settings = FitSettings(

@@ -61,3 +61,12 @@ def test_matte_of_a_disc_on_a_flat_background() -> None:
     alpha = flat_background_matte(noisy[None], background)[0, 0]
     assert float((alpha - (disc & ~gap).float()).abs().mean()) < 0.01
     assert float(alpha[2, 2]) == 0 and float(alpha[32, 32]) == 1 and float(alpha[42, 32]) == 0
+
+
+def test_a_soft_outline_is_unmixed_into_coverage() -> None:
+    background, colour = torch.tensor([0.45, 0.80, 0.78]), torch.tensor([0.8, 0.15, 0.1])
+    pixel = torch.stack(torch.meshgrid(torch.arange(64), torch.arange(64), indexing="xy"), -1) - 31.5
+    coverage = ((20 - pixel.norm(dim=-1)) / 3 + 0.5).clamp(0, 1)  # a rim three pixels wide
+    image = coverage * colour[:, None, None] + (1 - coverage) * background[:, None, None]
+    alpha = flat_background_matte(image[None], background)[0, 0]
+    assert float((alpha - coverage).abs().max()) < 0.15 and float((alpha - coverage).abs().mean()) < 0.004
