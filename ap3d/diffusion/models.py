@@ -109,6 +109,12 @@ class GuidanceModels:
         return str(self.prompt_spec.get("licence", f"see the model card of {self.folders[0].name}"))
 
     @property
+    def flat_background(self) -> Tensor | None:
+        """The one colour ``[3]`` that a model paints behind every head, None for a model of many backgrounds."""
+        colour = self.prompt_spec.get("flat_background")
+        return None if colour is None else torch.tensor(colour)
+
+    @property
     def vae_scale(self) -> int:
         """Pixels along a latent cell."""
         return int(2 ** (len(self.codec.vae.config.block_out_channels) - 1))

@@ -45,7 +45,8 @@ class TextPortrait:
         """Sample a picture for each camera; the first call must show whole heads, to learn the background."""
         images = torch.cat([self._sample(cameras[list(part)], framing) for part in _parts(len(cameras))])
         if self.background is None:
-            self.background = border_colour(images)
+            flat = self.resources.models.flat_background
+            self.background = border_colour(images) if flat is None else flat
         solid = rig_silhouettes(self.resources.rig, self.vertices, cameras)
         alpha = flat_background_matte(images, self.background, solid)
         return PortraitViews(cameras, images - (1 - alpha) * self.background[:, None, None], alpha, self.background)

@@ -57,7 +57,7 @@ class InitialiseStage:
         )  # fmt: skip
         fitted = fill_unseen(optimizer.detached(), [target], frames).to("cpu")
         frames = frames.to("cpu")
-        fitted = fitted.select(attached_mask(fitted, frames))
+        fitted = fitted.select(attached_mask(fitted, frames, context.resources.models.flat_background))
         metrics = {"fit_loss": loss, "gaussians": float(len(fitted))}
         return StageResult({"avatar.safetensors": pack_tensors(fitted.tensors())}, metrics)
 

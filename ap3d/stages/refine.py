@@ -41,7 +41,7 @@ class RefineStage:
         run = _Refinement(context)
         losses = run.optimise()
         avatar = run.optimizer.detached().to("cpu")
-        avatar = avatar.select(attached_mask(avatar, run.neutral.to("cpu")))
+        avatar = avatar.select(attached_mask(avatar, run.neutral.to("cpu"), run.models.flat_background))
         metrics = {"refine_loss": losses[-1]} if losses else {}
         outputs = {"avatar.safetensors": pack_tensors(avatar.tensors())}
         if run.targets:
@@ -110,6 +110,8 @@ class _Refinement:
     def _edit(self, images: Tensor, views: RegionViews) -> Tensor:
         """SDEdit, stronger on the crops of eyes and mouth."""
         edited = images.clone()
+        # One noise for all crops, so that the views of an eye or of the hair tell the same story.
+        noise = torch.randn(1, *self.models.latent_shape, generator=self.context.generator)
         coarse = torch.tensor([name in ("full", "face") for name in views.framings])
         for chosen, strength in ((coarse, self.config.strength), (~coarse, self.config.detail_strength)):
             index = chosen.nonzero()[:, 0]
@@ -124,6 +126,7 @@ class _Refinement:
                 steps=self.config.steps,
                 guidance_scale=self.config.guidance_scale,
                 generator=self.context.generator,
+                noise=noise.expand(len(index), -1, -1, -1),
             ).to(images)
         return edited
 

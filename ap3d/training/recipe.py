@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ap3d.diffusion.conditions import ConditionSpec
 from ap3d.diffusion.models import GuidanceModels
-from ap3d.training.attributes import PortraitAttributes
+from ap3d.training.attributes import BACKGROUND_COLOUR, PortraitAttributes
 from ap3d.training.autoencoder import build_autoencoder, fit_linear_decoder, train_decoder
 from ap3d.training.captions import caption_words, random_person
 from ap3d.training.checkpoints import Curve, export_folder
@@ -242,7 +242,12 @@ def export_denoiser(trainer: DiffusionTrainer, folder: Path) -> None:
     models = trainer.averaged_models()
     trainer.scheduler.save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2, sort_keys=True) + "\n")
-    prompts = {"complete": True, "licence": "Apache-2.0", "vocabulary": caption_words()}
+    prompts = {
+        "complete": True,
+        "licence": "Apache-2.0",
+        "flat_background": BACKGROUND_COLOUR,
+        "vocabulary": caption_words(),
+    }
     (folder / "prompts.json").write_text(json.dumps(prompts, indent=0) + "\n")
 
     def write_controlnet(path: Path) -> None:

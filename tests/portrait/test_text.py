@@ -29,7 +29,7 @@ def test_views_are_matted_painted_with_one_noise_and_worded_by_azimuth(
     drawn = (torch.arange(3)[:, None, None, None] >= 0) * torch.ones(3, 6, 64, 64)
     drawn[..., :12, :] = 0
     resources = SimpleNamespace(
-        models=SimpleNamespace(latent_shape=(2, 4, 4)),
+        models=SimpleNamespace(latent_shape=(2, 4, 4), flat_background=None),
         rig=rig,
         conditions=SimpleNamespace(render=lambda vertices, cameras: drawn),
     )

@@ -2,7 +2,7 @@
 
 import torch
 
-from ap3d.splats.avatar import GaussianAvatar, Group
+from ap3d.splats.avatar import SH_C0, GaussianAvatar, Group
 from ap3d.splats.floaters import attached_mask
 from ap3d.splats.frames import triangle_frames
 from ap3d.splats.initial import bind, surface_avatar
@@ -21,6 +21,11 @@ def test_crumbs_and_transparent_hair_are_removed(rig, neutral) -> None:  # type:
     binding = torch.zeros(40, dtype=torch.long)
     hair = bind(points, binding, frames, torch.full((40,), 0.01), 1.0, 0.5, torch.full((40,), int(Group.HAIR)))
     hair.opacity[30:] = -5.0
-    mask = attached_mask(GaussianAvatar.concatenate([skin, hair]), frames)
+    avatar = GaussianAvatar.concatenate([skin, hair])
+    mask = attached_mask(avatar, frames)
     assert mask[:5000].all()
     assert mask[5000:5020].all() and not mask[5020:].any()
+    key = torch.tensor([0.45, 0.80, 0.78])
+    avatar.f_dc[5003] = (key - 0.5) / SH_C0
+    keyed = attached_mask(avatar, frames, key)
+    assert not keyed[5003] and keyed[:5003].all()
