@@ -82,7 +82,7 @@ class CaptionWriter:
         if framing not in ("full", "face"):
             labels["view"] = UNSTATED
         noun, trailing = self._person(person, labels)
-        phrases = trailing + self._phrases(person, expression, visible, labels)
+        phrases = trailing + self._phrases(person, expression, framing, visible, labels)
         if self._chance(self.noise):
             phrases.append(self._made_up_word())
         order = self.rng.permutation(len(phrases))
@@ -122,7 +122,7 @@ class CaptionWriter:
         return article + phrase, trailing
 
     def _phrases(
-        self, person: PortraitAttributes, expression: str, visible: set[str], labels: dict[str, int]
+        self, person: PortraitAttributes, expression: str, framing: str, visible: set[str], labels: dict[str, int]
     ) -> list[str]:
         """Phrases for what is visible and not dropped; sets the labels of what they say."""
         said = {name for name in visible if self._chance(STATE_PROBABILITY[name])}
@@ -134,7 +134,7 @@ class CaptionWriter:
             state("skin", person.skin)
         if "hair" in said:
             out += self._hair(person, labels)
-        if "eye_colour" in said:
+        if "eye_colour" in said or ("eye" in framing and self._chance(0.7)):
             word = self._pick(words.EYE_COLOUR_WORDS[person.eye_colour])
             out.append(self._pick(("", "with ")) + f"{word} eyes")
             state("eye_colour", person.eye_colour)

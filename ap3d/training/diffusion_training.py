@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ap3d.diffusion.conditions import ConditionSpec
 from ap3d.diffusion.latents import LatentCodec, LinearDecoder
 from ap3d.diffusion.models import GuidanceModels
+from ap3d.training.attributes import FRAMINGS
 from ap3d.training.captions import CaptionWriter
 from ap3d.training.checkpoints import load_state, save_state
 from ap3d.training.denoiser import (
@@ -26,7 +28,7 @@ from ap3d.training.denoiser import (
     build_unet,
     scale_condition_embedding,
 )
-from ap3d.training.portrait_pool import PortraitPool, Scene
+from ap3d.training.portrait_pool import FRAMING_COLUMN, PortraitPool, Scene
 from ap3d.training.text_pretraining import token_ids
 from ap3d.training.weighting import RegionWeights, mirror_condition
 
@@ -50,6 +52,7 @@ class DiffusionConfig:
     condition_dropout: float = 0.08
     weight_limit: float = 4.0  # of 1 / (1 - alpha)
     minimum_rows: int = 2048  # rendered before the first step
+    framing_shares: tuple[float, ...] = (0.3, 0.16, 0.19, 0.19, 0.16)  # in the order of FRAMINGS
     seed: int = 0
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
 
@@ -80,6 +83,7 @@ class DiffusionTrainer:
         self.weights = RegionWeights(spec, cell=2 ** (len(parts.vae.config.block_out_channels) - 1))
         self.rng = np.random.default_rng(config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
+        self._by_framing: tuple[int, list[NDArray[np.int64]]] = (0, [])
         self.writer = CaptionWriter(self.rng, noise=0.03)
         self.step, self.samples = 0, 0  # pictures seen, repeats counted
         self.seconds, self.loss = 0.0, float("nan")
@@ -112,7 +116,7 @@ class DiffusionTrainer:
     def _batch(self) -> tuple[Tensor, Tensor, list[str]]:
         """Pictures and conditions ``[B, C, H, W]`` in 0..1, half of them mirrored, and captions."""
         size = self.config.batch
-        rows = np.sort(self.rng.integers(len(self.pool), size=size))
+        rows = self._rows(size)
         mirrored = torch.from_numpy(self.rng.random(size) < 0.5)
         pictures, conditions = _to_chw(self.pool.images[rows]), _to_chw(self.pool.conditions[rows])
         choose = mirrored[:, None, None, None]
@@ -120,6 +124,18 @@ class DiffusionTrainer:
         conditions = torch.where(choose, mirror_condition(conditions), conditions)
         captions = [self._caption(self.pool.scene(int(r)), bool(m)) for r, m in zip(rows, mirrored, strict=True)]
         return pictures, conditions, captions
+
+    def _rows(self, count: int) -> NDArray[np.int64]:
+        """Rows of the pool, framings by their shares: small parts such as eyes need more than they get in renders."""
+        known = len(self.pool)
+        if self._by_framing[0] != known:
+            framings = self.pool.codes[:known, FRAMING_COLUMN]
+            self._by_framing = (known, [np.flatnonzero(framings == k) for k in range(len(FRAMINGS))])
+        shares = np.array(
+            [s * (len(r) > 0) for s, r in zip(self.config.framing_shares, self._by_framing[1], strict=True)]
+        )
+        chosen = self.rng.choice(len(FRAMINGS), size=count, p=shares / shares.sum())
+        return np.sort([self._by_framing[1][k][self.rng.integers(len(self._by_framing[1][k]))] for k in chosen])
 
     def _caption(self, scene: Scene, mirrored: bool) -> str:
         if self.rng.random() < self.config.caption_dropout:

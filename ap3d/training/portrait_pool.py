@@ -24,6 +24,8 @@ from ap3d.training.captions import LABELS
 CHUNK = 64
 _PERSON_FIELDS = ("gender", "age", "build", "skin", "hair_style", "hair_colour", "eye_colour", "shirt", "beard")
 
+FRAMING_COLUMN = len(_PERSON_FIELDS) + 1  # of the codes
+
 
 @dataclass(frozen=True)
 class Scene:
