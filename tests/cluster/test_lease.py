@@ -11,7 +11,7 @@ import pytest
 from ap3d.errors import RunError
 from ap3d.storage import Store
 from cluster import lease as lease_module
-from cluster.lease import Lease, holder_is_gone, read_progress
+from cluster.lease import TIME_TO_LIVE, Lease, holder_is_gone, read_progress
 
 
 def _race(arguments: tuple[str, float]) -> bool:
@@ -97,9 +97,11 @@ def test_a_holder_elsewhere_lives_when_its_counter_moves(tmp_path: Path, monkeyp
         Lease.acquire(store, time_to_live=5)
 
 
-def test_a_heartbeat_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
+def test_heartbeats_that_cannot_be_written_end_the_run_but_one_missed_beat_does_not(tmp_path: Path) -> None:
     lease = Lease.acquire(Store(str(tmp_path)))
     lease.failure = "the storage is full"
+    lease.check()
+    lease._last_beat -= TIME_TO_LIVE
     with pytest.raises(RunError, match="the storage is full"):
         lease.check()
     lease.release()
