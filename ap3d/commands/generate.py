@@ -3,10 +3,10 @@
 import argparse
 import sys
 import uuid
-from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from ap3d.config import Config, load_config, parse_overrides
 from ap3d.errors import DataFileError, InputError
@@ -32,7 +32,9 @@ def generate(options: argparse.Namespace) -> int:
     return _say(row, options.out)
 
 
-def _run(options: argparse.Namespace, config: Config, job: PortraitJob, store: Store, where: Locations) -> dict:  # type: ignore[type-arg]
+def _run(
+    options: argparse.Namespace, config: Config, job: PortraitJob, store: Store, where: Locations
+) -> dict[str, Any]:
     import torch
 
     from ap3d.pipeline import Generator, ProgressEvent
@@ -46,7 +48,7 @@ def _run(options: argparse.Namespace, config: Config, job: PortraitJob, store: S
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bars: dict[str, int] = {}
+        bars: dict[str, TaskID] = {}
         loading = progress.add_task("models", total=1)
         generator = Generator(config, device, options.threads)
         progress.update(loading, completed=1)
@@ -54,18 +56,13 @@ def _run(options: argparse.Namespace, config: Config, job: PortraitJob, store: S
         def show(event: ProgressEvent) -> None:
             if event.stage not in bars:
                 bars[event.stage] = progress.add_task(event.stage, total=event.steps)
-                _plain(console, f"stage {event.stage}")
-            progress.update(bars[event.stage], completed=event.step, total=event.steps)  # type: ignore[arg-type]
+                if not console.is_terminal:
+                    print(f"stage {event.stage}", flush=True)
+            progress.update(bars[event.stage], completed=event.step, total=event.steps)
 
         return generator.run(
             job, store, uuid.uuid4().hex[:8], keep_work=options.keep_work, on_progress=show, locations=where
         )
-
-
-def _plain(console: Console, line: str, emit: Callable[[str], object] = print) -> None:
-    if not console.is_terminal:
-        emit(line)
-        sys.stdout.flush()
 
 
 def _refuse_another_bundle(store: Store, job: PortraitJob, config: Config) -> None:
@@ -82,7 +79,7 @@ def _refuse_another_bundle(store: Store, job: PortraitJob, config: Config) -> No
         )
 
 
-def _say(row: dict, out: str) -> int:  # type: ignore[type-arg]
+def _say(row: dict[str, Any], out: str) -> int:
     if row["status"] != "done":
         print(f"ap3d: the portrait failed ({row['error_class']}): {row['error_message']}", file=sys.stderr)
         if row.get("error_trace"):
