@@ -52,11 +52,8 @@ class Workspace:
         self.attempt = attempt
         self._others: list[str] | None = None
 
-    def record(self, stage: str) -> dict[str, Any] | None:
-        """The record of a finished stage, or None; an unreadable one counts as absent."""
-        return self._record_in(self.locations.work, stage)
-
     def _record_in(self, work: str, stage: str) -> dict[str, Any] | None:
+        """The record of a finished stage, or None; an unreadable one counts as absent."""
         try:
             record = self.store.read_json(f"{work}/{stage}.json")
         except DataFileError:
