@@ -106,7 +106,7 @@ class RefineConfig:
     mouth_views: int = 6
     eye_views: int = 6  # of each eye
     strength: float = 0.5
-    detail_strength: float = 0.8  # for eyes and mouth, which the static views hardly show
+    detail_strength: float = 0.65  # for eyes and mouth, which the static views hardly show
     steps: int = 12
     guidance_scale: float = 2.0
     iterations: int = 160
