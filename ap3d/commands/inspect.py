@@ -27,6 +27,8 @@ def inspect(options: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=1, sort_keys=True))
         return 0
     table = Table(show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name in FIELDS:
         table.add_row(name, _shown(facts.get(name)))
     for name, value in sorted(facts.get("metrics", {}).items()):
