@@ -169,10 +169,10 @@ PRESETS: dict[str, Config] = {
             full_azimuths=(0, 60, -60, 120, -120, 180), face_azimuths=(0,), steps=4, hull_resolution=48
         ),
         gaussians=GaussiansConfig(skin_count=5000, hair_count=2500, clothes_count=800, maximum_count=9000),
-        initialise=FitConfig(iterations=40),
+        initialise=FitConfig(iterations=120),
         whole=WholeConfig(iterations=4, views_per_step=1, inversion_steps=1, densify_at=(2,), checkpoint_every=2),
         refine=RefineConfig(
-            rounds=1, expressions=2, full_views=2, face_views=2, mouth_views=1, eye_views=1, steps=4, iterations=10
+            rounds=1, expressions=2, full_views=2, face_views=2, mouth_views=1, eye_views=1, steps=4, iterations=30
         ),
         publish=PublishConfig(size=128, turntable_frames=8, talking_seconds=0.5),
     ),
