@@ -144,7 +144,8 @@ class Store:
             self.write_bytes(probe, b"ap3d")
             self.delete(probe)
         except RunError as error:
-            raise InputError(f"cannot write to {self.root!r}: {error}") from error
+            reason = str(error).rpartition(": ")[2]
+            raise InputError(f"cannot write to {self.root!r}: {reason}") from error
 
     def _write_local(self, target: str, data: bytes) -> None:
         temporary = self._temporary(target, data)

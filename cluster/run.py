@@ -16,6 +16,7 @@ from rich.table import Table
 from ap3d import __version__
 from ap3d.config import Config, load_config
 from ap3d.errors import Ap3dError, InputError
+from ap3d.preflight import check_models
 from ap3d.storage import Store
 from cluster import gallery, manifest
 from cluster.driver import Driver
@@ -76,6 +77,8 @@ def generate(options: GenerateOptions) -> int:
         _say(console, f"nothing to do: all {len(plan.done)} portraits are done")
         _say_where(console, store)
         return 0
+    if options.pipeline == DEFAULT_PIPELINE and not os.environ.get("RAY_ADDRESS"):
+        check_models(config)  # workers on other machines may have models that this one lacks
     store.check_writable()
     return _drive(console, options, config, store, plan)
 

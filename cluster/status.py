@@ -40,7 +40,7 @@ def read_status(store: Store) -> dict[str, Any]:
         "median_seconds": seconds[len(seconds) // 2] if seconds else None,
         "failures": [{k: row[k] for k in _FAILURE} for row in rows if row["status"] == "failed"],
         "run": _run(newest),
-        "gallery": store.path(gallery.PAGE),
+        "gallery": store.path(gallery.PAGE) if store.exists(gallery.PAGE) else None,
     }
 
 
@@ -67,7 +67,8 @@ def print_status(console: Console, status: dict[str, Any]) -> None:
         _print_run(console, run)
     for row in status["failures"][-SHOWN_ERRORS:]:
         console.print(f"failed: {row['face_id']}: {error_line(row)}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"gallery: {status['gallery']}", markup=False, highlight=False, soft_wrap=True)
+    if status["gallery"]:
+        console.print(f"gallery: {status['gallery']}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_run(console: Console, run: dict[str, Any]) -> None:

@@ -23,6 +23,9 @@ def inspect(options: argparse.Namespace) -> int:
         raise DataFileError(f"{options.bundle} is not an avatar bundle: it holds no avatar.json")
     facts = store.read_json("avatar.json")
     check_facts(facts, options.bundle)
+    from ap3d.splats.bundle import load_bundle
+
+    load_bundle(options.bundle)  # refuses what is damaged
     if options.json:
         print(json.dumps(facts, indent=1, sort_keys=True))
         return 0

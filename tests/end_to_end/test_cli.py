@@ -103,5 +103,7 @@ def test_damaged_bundles_are_refused(
         for file in made[0].iterdir():
             data = file.read_bytes()
             (folder / file.name).write_bytes(data[: len(data) // 2] if file.name == name else data)
+        assert main(["inspect", str(folder)]) == 2
+        capsys.readouterr()
         assert main(["animate", str(folder), "--out", str(tmp_path / "x.mp4")]) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1

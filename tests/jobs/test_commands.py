@@ -148,3 +148,23 @@ def test_a_killed_driver_leaves_a_dataset_that_the_next_run_completes(tmp_path: 
     result = run(*command)
     assert result.returncode == 0 and "1 done before" in result.stdout
     assert sorted(pq.read_table(tmp_path / "out" / "avatars.parquet")["prompt"].to_pylist()) == ["a man", "a woman"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("models.rig=flame", "unknown rig 'flame'"),
+        ("models.diffusion=/nowhere/model", "does not exist"),
+        ("models.diffusion={cut}", "is truncated"),
+    ],
+)
+def test_unusable_models_are_refused_before_anything_is_written(tmp_path: Path, setting: str, message: str) -> None:
+    cut = tmp_path / "cut"
+    (cut / "unet").mkdir(parents=True)
+    (cut / "unet" / "diffusion_pytorch_model.safetensors").write_bytes((1 << 20).to_bytes(8, "little") + b"{}")
+    (tmp_path / "prompts.txt").write_text("a man\n")
+    out = tmp_path / "out"
+    given = ["--prompts", str(tmp_path / "prompts.txt"), "--out", str(out), "--set", setting.format(cut=cut)]
+    result = run("jobs.generate", *given)
+    assert result.returncode == 2 and message in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert not out.exists()

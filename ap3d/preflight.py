@@ -1,0 +1,22 @@
+"""Checks of a configuration's model files that need no torch, to be made before anything is written."""
+
+from ap3d.config import Config
+from ap3d.diffusion.loading import check_safetensors, resolve_model_folder
+from ap3d.errors import InputError
+from ap3d.rig import RIGS
+
+
+def check_models(config: Config) -> None:
+    """Make sure that what a configuration names is there and whole, as far as headers tell.
+
+    Raises:
+        InputError: an unknown rig, or a model that is nowhere.
+        DataFileError: a truncated weight file.
+    """
+    if config.models.rig not in RIGS:
+        raise InputError(f"unknown rig {config.models.rig!r}; there is: {', '.join(RIGS)}")
+    for spec in (config.models.diffusion, config.models.controlnet):
+        if spec is None:
+            continue
+        for file in sorted(resolve_model_folder(spec).rglob("*.safetensors")):
+            check_safetensors(file)
