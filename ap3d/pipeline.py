@@ -44,10 +44,8 @@ class Generator:
 
     def __init__(self, config: Config, device: str = "cpu", threads: int | None = None) -> None:
         use_threads(threads)
-        started = time.perf_counter()
         self.config = config
         self.resources = Resources.load(config, device)
-        self.load_seconds = time.perf_counter() - started
 
     def run(
         self,
@@ -149,6 +147,7 @@ class _Run:
             "fingerprint": fingerprint,
             "seed": self.job.seed,
             "seconds": time.perf_counter() - started,
+            # Of the process so far: the system keeps no maximum for a part of its life.
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "metrics": dict(result.metrics),
             "notes": dict(result.notes),

@@ -4,6 +4,7 @@ Source: LucidDreamer (arXiv 2311.11284, section 3.2) in the form of AnimPortrait
 interval and the number of inversion steps as parameters. Works for models that predict noise, velocity or x0.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +37,7 @@ class IsmSettings:
 def interval(iteration: int, settings: IsmSettings) -> int:
     """Length of the interval at an iteration, in training timesteps."""
     left = max(0.0, 1 - iteration / settings.settle_iterations)
-    return settings.last_interval + -int(-left * (settings.first_interval - settings.last_interval) // 1)
+    return settings.last_interval + math.ceil(left * (settings.first_interval - settings.last_interval))
 
 
 def inversion_timesteps(timestep: int, iteration: int, settings: IsmSettings) -> list[int]:

@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ap3d.checksums import BUILTIN
 from ap3d.errors import DataFileError, InputError, MissingDependencyError
-
-BUILTIN = Path(__file__).resolve().parent.parent / "builtin"
 
 
 def resolve_model_folder(spec: str | os.PathLike[str], builtin: str = "diffusion") -> Path:

@@ -83,10 +83,11 @@ def control_density(
     alpha = torch.sigmoid(avatar.opacity[:, 0])
     keep = ~((alpha < rule.minimum_opacity) | (world.amax(1) > rule.maximum_scale))
     keep |= _strongest_of_each_triangle(avatar.binding, alpha)
-    hot = keep & (gradients.mean() > rule.gradient)
+    means = gradients.mean()
+    hot = keep & (means > rule.gradient)
     room = max(rule.maximum_count - int(keep.sum()), 0)
     if int(hot.sum()) > room:
-        order = gradients.mean().masked_fill(~hot, -1).argsort(descending=True)
+        order = means.masked_fill(~hot, -1).argsort(descending=True)
         hot = torch.zeros_like(hot).index_fill_(0, order[:room], True)
     split = hot & (world.amax(1) > rule.split_scale)
     kept, extra = keep.nonzero()[:, 0], hot.nonzero()[:, 0]

@@ -6,6 +6,7 @@ condition embedding is scaled layer by layer to unit variance (LSUV, arXiv 1511.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class DenoiserConfig:
     condition_widths: tuple[int, ...] = (8, 16, 32)
 
 
-def build_unet(config: DenoiserConfig):  # type: ignore[no-untyped-def]
+def build_unet(config: DenoiserConfig) -> Any:
     """UNet2DConditionModel with cross-attention at the lowest resolution only."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -41,7 +42,7 @@ def build_unet(config: DenoiserConfig):  # type: ignore[no-untyped-def]
     )
 
 
-def build_controlnet(config: DenoiserConfig):  # type: ignore[no-untyped-def]
+def build_controlnet(config: DenoiserConfig) -> Any:
     """ControlNetModel without attention whose residuals fit :func:`build_unet`."""
     from diffusers.models.controlnets.controlnet import ControlNetModel
 
@@ -72,7 +73,7 @@ def _shared(config: DenoiserConfig) -> dict[str, object]:
 
 
 @torch.no_grad()
-def scale_condition_embedding(controlnet, conditions: Tensor, target: float = 0.7) -> float:  # type: ignore[no-untyped-def]
+def scale_condition_embedding(controlnet: Any, conditions: Tensor, target: float = 0.7) -> float:
     """Scale every layer's output on ``conditions [B, C, H, W]`` to unit spread and zero mean; the last to ``target``.
 
     Returns:
@@ -92,7 +93,7 @@ def scale_condition_embedding(controlnet, conditions: Tensor, target: float = 0.
     return float(output.std())
 
 
-def build_scheduler():  # type: ignore[no-untyped-def]
+def build_scheduler() -> Any:
     """DDIM, x0 prediction, zero terminal signal (arXiv 2305.08891), trailing steps."""
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ap3d.diffusion.loading import BUILTIN, check_safetensors, load_component
+from ap3d.checksums import BUILTIN
+from ap3d.diffusion.loading import check_safetensors, load_component
 from ap3d.errors import DataFileError
 from ap3d.training.attributes import PortraitAttributes
 from ap3d.training.captions import CaptionWriter

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ class TextConfig:
     seed: int = 0
 
 
-def build_tokenizer(folder: Path, max_length: int):  # type: ignore[no-untyped-def]
+def build_tokenizer(folder: Path, max_length: int) -> Any:
     """A CLIP tokenizer in which every caption word is one token; files in CLIP's own order and format.
 
     Words that it does not know fall apart into letters, as in any byte-pair encoding.
@@ -150,7 +151,7 @@ def pretrain_text_encoder(
     return accuracy
 
 
-def token_ids(tokenizer, texts: list[str]) -> Tensor:  # type: ignore[no-untyped-def]
+def token_ids(tokenizer: Any, texts: list[str]) -> Tensor:
     """Padded, truncated ids ``[B, L]`` with L the tokenizer's own maximum."""
     length = tokenizer.model_max_length
     return tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
@@ -166,7 +167,7 @@ def _loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def _accuracy(encoder, heads: AttributeHeads, tokenizer, writer: CaptionWriter) -> dict[str, float]:  # type: ignore[no-untyped-def]
+def _accuracy(encoder: Any, heads: AttributeHeads, tokenizer: Any, writer: CaptionWriter) -> dict[str, float]:
     captions = [random_caption(writer) for _ in range(512)]
     logits, _ = heads(encoder(token_ids(tokenizer, [c.text for c in captions])).last_hidden_state)
     targets = _targets(captions)
