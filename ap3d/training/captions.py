@@ -125,7 +125,8 @@ class CaptionWriter:
         self, person: PortraitAttributes, expression: str, framing: str, visible: set[str], labels: dict[str, int]
     ) -> list[str]:
         """Phrases for what is visible and not dropped; sets the labels of what they say."""
-        said = {name for name in visible if self._chance(STATE_PROBABILITY[name])}
+        # Sorted: the order of a set changes from process to process, and each name draws a number.
+        said = {name for name in sorted(visible) if self._chance(STATE_PROBABILITY[name])}
         state = lambda name, value: labels.__setitem__(name, LABELS[name].index(value))  # noqa: E731
         out: list[str] = []
         if "skin" in said:

@@ -1,4 +1,7 @@
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 
@@ -55,3 +58,22 @@ def test_random_people_cover_the_vocabulary():
     people = [random_person(rng) for _ in range(400)]
     assert {p.hair_colour for p in people} == set(LABELS["hair_colour"])
     assert not any(p.beard and (p.gender == "woman" or p.age == "child") for p in people)
+
+
+def test_captions_depend_on_the_seed_alone_in_every_process() -> None:
+    code = (
+        "import numpy as np; from ap3d.training.captions import CaptionWriter, random_caption;"
+        "writer = CaptionWriter(np.random.default_rng(0), 0.1);"
+        "print([random_caption(writer).text for _ in range(60)])"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(outputs) == 1
