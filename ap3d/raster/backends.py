@@ -13,6 +13,7 @@ SPLAT_BACKENDS = {
     "cpu": "ap3d.raster.splats_cpu",
     "reference": "ap3d.raster.reference",
     "gsplat": "ap3d.raster.splats_gsplat",
+    "diff_gaussian_rasterization": "ap3d.raster.splats_diff_gaussian",
 }
 MESH_BACKENDS = {
     "cpu": "ap3d.raster.mesh_cpu",
@@ -20,19 +21,31 @@ MESH_BACKENDS = {
 }
 
 
-def splat_backend(name: str | None, device: torch.device) -> Callable[..., Any]:
-    """``render(splats, cameras, sh_degree, rule) -> SplatImages`` of a backend, or of the device's default."""
-    default = "gsplat" if device.type == "cuda" else "cpu"
-    render: Callable[..., Any] = _module(SPLAT_BACKENDS, name or default).render
+def splat_backend_name(name: str | None, device: torch.device) -> str:
+    """The name asked for, else the device's default: on a GPU whichever package is installed, gsplat first."""
+    if name is not None:
+        return name
+    if device.type != "cuda":
+        return "cpu"
+    other = "diff_gaussian_rasterization"
+    return other if not _installed("gsplat") and _installed(other) else "gsplat"
+
+
+def splat_backend(name: str) -> Callable[..., Any]:
+    """``render(splats, cameras, sh_degree, rule) -> SplatImages`` of a backend."""
+    render: Callable[..., Any] = _module(SPLAT_BACKENDS, name).render
     return render
 
 
 def mesh_backend(name: str | None, device: torch.device) -> Any:
     """A module with ``rasterize`` and ``interpolate``; the CPU kernel serves a GPU without nvdiffrast too."""
     if name is None:
-        on_gpu = device.type == "cuda" and importlib.util.find_spec("nvdiffrast") is not None
-        name = "nvdiffrast" if on_gpu else "cpu"
+        name = "nvdiffrast" if device.type == "cuda" and _installed("nvdiffrast") else "cpu"
     return _module(MESH_BACKENDS, name)
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def _module(table: dict[str, str], name: str) -> Any:

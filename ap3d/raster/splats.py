@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ap3d.cameras import Cameras
 from ap3d.errors import NumericalError
-from ap3d.raster.backends import splat_backend
+from ap3d.raster.backends import splat_backend, splat_backend_name
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def rasterize_splats(
     cameras: Cameras,
     *,
     sh_degree: int | None = None,
-    rule: SplatRule = GSPLAT,
+    rule: SplatRule | None = None,
     backend: str | None = None,
 ) -> SplatImages:
     """Render Gaussians from every camera.
@@ -132,11 +132,14 @@ def rasterize_splats(
         splats: the Gaussians.
         cameras: the views; not differentiable.
         sh_degree: evaluate only this many degrees; all that are held by default.
-        rule: thresholds; a GPU backend keeps its own.
-        backend: "cpu", "reference" or "gsplat"; by default the one for the tensors' device.
+        rule: thresholds. By default the backend's own: INRIA of diff_gaussian_rasterization, else GSPLAT. A GPU
+            backend has no other.
+        backend: "cpu", "reference", "gsplat" or "diff_gaussian_rasterization"; by default the one for the
+            tensors' device.
 
     Raises:
         ValueError: a shape or degree is wrong.
+        InputError: the backend does not exist, or not for this device or rule.
         NumericalError: a value is not finite.
         MissingDependencyError: the backend is not installed.
     """
@@ -146,7 +149,9 @@ def rasterize_splats(
     cameras_tensors = {"cam2world": cameras.cam2world, "intrinsics": cameras.intrinsics}
     for name, tensor in (splats.tensors() | cameras_tensors).items():
         require_finite(name, tensor)
-    return splat_backend(backend, splats.means.device)(splats, cameras, degree, rule)
+    name = splat_backend_name(backend, splats.means.device)
+    own = INRIA if name == "diff_gaussian_rasterization" else GSPLAT
+    return splat_backend(name)(splats, cameras, degree, rule or own)
 
 
 def require_finite(name: str, tensor: Tensor) -> None:

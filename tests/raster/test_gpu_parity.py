@@ -1,0 +1,50 @@
+"""Each GPU backend against the CPU kernel under the backend's own rule; runs wherever a GPU and the package are."""
+
+import importlib.util
+
+import pytest
+import torch
+from torch import Tensor
+
+from ap3d.raster.splats import GSPLAT, INRIA, Splats, rasterize_splats
+from tests.raster.scenes import leaves, loss, random_splats, two_cameras
+
+LARGEST, MEAN = 2e-3, 1e-5
+RULES = {"gsplat": GSPLAT, "diff_gaussian_rasterization": INRIA}
+
+
+def require(name: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+
+
+def close(ours: Tensor | None, theirs: Tensor | None, name: str) -> None:
+    """Differences in units of the largest value, which is about 1 in a picture."""
+    assert ours is not None and theirs is not None
+    difference = (ours - theirs.cpu()).detach().abs() / ours.detach().abs().max().clamp(min=1e-9)
+    assert float(difference.max()) <= LARGEST and float(difference.mean()) <= MEAN, name
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("turned", [False, True])
+def test_images_and_gradients_equal_the_cpu_kernel(name: str, turned: bool) -> None:
+    require(name)
+    splats = random_splats(3000, 1, degree=3, turned=turned)
+    # diff-gaussian-rasterization differentiates through the clamp of alpha: nothing here reaches it
+    splats = Splats(**(splats.tensors() | {"opacities": 0.95 * splats.opacities}))
+    cameras = two_cameras(256, 200)
+    ours = leaves(splats, torch.float32)
+    theirs = Splats(**{n: t.cuda().detach().requires_grad_(t.requires_grad) for n, t in ours.tensors().items()})
+    images = rasterize_splats(ours, cameras, rule=RULES[name], backend="cpu")
+    others = rasterize_splats(theirs, cameras.to("cuda"), backend=name)
+    for part in ("color", "alpha", "depth"):
+        close(getattr(images, part), getattr(others, part), part)
+    loss(images).backward()
+    g = torch.Generator().manual_seed(0)  # the same loss, on the GPU
+    parts = (others.color, others.alpha, others.depth)
+    sum((part * torch.randn(part.shape, generator=g).cuda()).sum() for part in parts).backward()  # type: ignore[union-attr]
+    close(images.means2d.grad, others.means2d.grad, "means2d")
+    for part in ("means", "quaternions", "scales", "opacities", "sh"):
+        close(getattr(ours, part).grad, getattr(theirs, part).grad, part)
