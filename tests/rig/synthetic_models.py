@@ -1,4 +1,4 @@
-"""SMPL-X and FLAME model files made up in seconds, of the true shapes and key names, for tests without the licensed ones.
+"""SMPL-X and FLAME model files made up in seconds, of the true shapes and key names: tests need no licensed ones.
 
 The head is the built-in rig's skin, warped and thinned to FLAME's 3931 vertices, with two round eyeballs; SMPL-X adds
 a torso and a hand. Jaw weights come from the built-in ``jawOpen``, expression axes are a secret orthogonal mix of the
@@ -120,7 +120,9 @@ def smplx_data() -> dict[str, np.ndarray]:
     template = np.concatenate([skin, body, eyes]) + SMPLX_OFFSET
     lift = lambda ids: np.where(ids >= SKIN, ids + len(body), ids)  # noqa: E731
     faces = np.concatenate([lift(head.faces), body_faces])
-    weights = np.concatenate([_head_weights(head, slice(0, SKIN)), body_weights, _head_weights(head, slice(SKIN, None))])
+    weights = np.concatenate(
+        [_head_weights(head, slice(0, SKIN)), body_weights, _head_weights(head, slice(SKIN, None))]
+    )
     joints = _smplx_joints(head)
     regress = regressor(template, joints)
     canonical = template - SMPLX_OFFSET
@@ -358,10 +360,7 @@ def _collapse(points: np.ndarray, faces: np.ndarray, protected: np.ndarray, coun
     neighbours: dict[int, set[int]] = {}
     for a, b in edges.tolist():
         neighbours.setdefault(a, set()).add(b)
-    if rim:
-        edges = np.stack([loop, np.roll(loop, -1)], 1)
-    else:
-        edges = edges[~on_rim[edges[:, 1]] & ~protected[edges[:, 1]]]
+    edges = np.stack([loop, np.roll(loop, -1)], 1) if rim else edges[~on_rim[edges[:, 1]] & ~protected[edges[:, 1]]]
     order = np.argsort(((points[edges[:, 0]] - points[edges[:, 1]]) ** 2).sum(1))
     target = np.arange(len(points))
     touched: set[int] = set()
