@@ -1,13 +1,14 @@
 """The Gaussian avatar: parameters relative to the triangles that they are bound to."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 
 import torch
 from torch import Tensor
 
 from ap3d.raster.splats import Splats
-from ap3d.splats.frames import TriangleFrames, quaternion_product, quaternions_from_matrices
+from ap3d.splats.frames import TriangleFrames
+from ap3d.splats.posing import MAXIMUM_TRIANGLES, Binding, pose_gaussians
 
 SH_C0 = 0.28209479177387814
 PARAMETER_NAMES = ("xyz", "rotation", "scaling", "opacity", "f_dc", "f_rest")
@@ -34,10 +35,12 @@ class GaussianAvatar:
         opacity: ``[N, 1]`` logits.
         f_dc: ``[N, 3]`` constant spherical harmonic; colour = 0.5 + 0.282 f_dc.
         f_rest: ``[N, K - 1, 3]`` higher spherical harmonics in world axes at the neutral pose.
-        binding: ``[N]`` int64 triangle index.
+        binding: ``[N]`` int64 triangle index, the strongest one; offsets, rotations and scales are in its frame.
         group: ``[N]`` int64 values of :class:`Group`.
         initial_xyz: ``[N, 3]`` offsets at the start, for the position regulariser.
         initial_scaling: ``[N, 3]`` log scales at the start, for the scale regulariser.
+        extra_binding: ``[N, E]`` int64 further triangles, E from 0 to 3.
+        extra_weights: ``[N, E]`` their weights; the rest of 1 belongs to ``binding``.
     """
 
     xyz: Tensor
@@ -50,6 +53,13 @@ class GaussianAvatar:
     group: Tensor
     initial_xyz: Tensor
     initial_scaling: Tensor
+    extra_binding: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int64))
+    extra_weights: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+
+    def __post_init__(self) -> None:
+        if not self.extra_weights.numel():
+            object.__setattr__(self, "extra_binding", self.binding.new_zeros(len(self.xyz), 0))
+            object.__setattr__(self, "extra_weights", self.xyz.detach().new_zeros(len(self.xyz), 0))
 
     def __len__(self) -> int:
         return len(self.xyz)
@@ -86,10 +96,38 @@ class GaussianAvatar:
         missing = kept.new_zeros(len(self), count - kept.shape[1], 3)
         return replace(self, f_rest=torch.cat([kept, missing], 1))
 
+    def bound_to(self, triangles: Tensor, weights: Tensor) -> "GaussianAvatar":
+        """The same Gaussians with further triangles; offsets stay in the frame of ``binding``.
+
+        Args:
+            triangles: ``[N, K]``, K at most 4.
+            weights: ``[N, K]``, not negative, with a sum of 1; what is missing of 1 goes to ``binding``.
+        """
+        others = torch.where(triangles == self.binding[:, None], torch.zeros_like(weights), weights)
+        order = others.argsort(dim=1, descending=True, stable=True)[:, : MAXIMUM_TRIANGLES - 1]
+        chosen = others.gather(1, order)
+        used = max(int((chosen > 0).sum(1).max()), 0) if len(self) else 0
+        return replace(
+            self, extra_binding=triangles.gather(1, order)[:, :used].long(), extra_weights=chosen[:, :used].float()
+        )
+
+    def single(self) -> "GaussianAvatar":
+        """The same Gaussians, each carried by its strongest triangle alone."""
+        return replace(self, extra_binding=self.extra_binding[:, :0], extra_weights=self.extra_weights[:, :0])
+
+    def _with_extra(self, count: int) -> "GaussianAvatar":
+        missing = count - self.extra_binding.shape[1]
+        if not missing:
+            return self
+        ids = torch.cat([self.extra_binding, self.binding[:, None].expand(-1, missing)], 1)
+        weights = torch.cat([self.extra_weights, self.xyz.detach().new_zeros(len(self), missing)], 1)
+        return replace(self, extra_binding=ids, extra_weights=weights)
+
     @staticmethod
     def concatenate(parts: list["GaussianAvatar"]) -> "GaussianAvatar":
         """Join avatars bound to the same mesh."""
-        tensors = [p.tensors() for p in parts]
+        extra = max(p.extra_binding.shape[1] for p in parts)
+        tensors = [p._with_extra(extra).tensors() for p in parts]
         return GaussianAvatar(**{name: torch.cat([t[name] for t in tensors]) for name in tensors[0]})
 
     def pose(
@@ -99,24 +137,21 @@ class GaussianAvatar:
 
         Args:
             frames: of the posed mesh.
-            neutral: of the bundle's neutral mesh; needed above spherical harmonics of degree 0.
+            neutral: of the bundle's neutral mesh; needed above spherical harmonics of degree 0, and where Gaussians
+                are bound to several triangles.
             historic_rotation: compose as AnimPortrait3D's released files expect (local before triangle).
         """
-        rotation, scale = frames.rotation[self.binding], frames.scale[self.binding]
-        means = scale[:, None] * (rotation @ self.xyz[..., None])[..., 0] + frames.origin[self.binding]
-        triangle = quaternions_from_matrices(frames.rotation)[self.binding]
-        local = torch.nn.functional.normalize(self.rotation, dim=1)
-        quaternions = quaternion_product(local, triangle) if historic_rotation else quaternion_product(triangle, local)
-        turned = None
-        if self.f_rest.shape[1] and neutral is not None:
-            turned = rotation @ neutral.rotation[self.binding].transpose(1, 2)
+        means, quaternions, scales, turns = pose_gaussians(
+            self.xyz, self.rotation, self.scaling.exp(), Binding(self.binding, self.extra_binding, self.extra_weights),
+            frames, neutral, historic_rotation,
+        )  # fmt: skip
         return Splats(
             means=means,
             quaternions=quaternions,
-            scales=scale[:, None] * self.scaling.exp(),
+            scales=scales,
             opacities=torch.sigmoid(self.opacity[:, 0]),
-            sh=torch.cat([self.f_dc[:, None], self.f_rest], 1),
-            view_rotations=turned,
+            sh=torch.cat([self.f_dc[:, None], self.f_rest], 1) if self.f_rest.shape[1] else self.f_dc[:, None],
+            view_rotations=turns if self.f_rest.shape[1] else None,
         )
 
     def colors(self) -> Tensor:

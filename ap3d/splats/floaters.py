@@ -23,7 +23,7 @@ def attached_mask(avatar: GaussianAvatar, neutral: TriangleFrames, key_colour: T
         neutral: frames of the neutral pose.
         key_colour: ``[3]`` flat background of the model that painted the pictures; None where it has many.
     """
-    points = avatar.pose(neutral).means.detach()
+    points = avatar.pose(neutral, neutral).means.detach()
     alpha = torch.sigmoid(avatar.opacity.detach()[:, 0])
     seeded = torch.isin(avatar.group, torch.tensor([int(g) for g in _SEEDED]))
     visible = (alpha >= MINIMUM_OPACITY) | ~seeded

@@ -83,6 +83,22 @@ def quaternion_product(a: Tensor, b: Tensor) -> Tensor:
     )
 
 
+def quaternion_conjugate(q: Tensor) -> Tensor:
+    """The inverse of unit quaternions ``[..., 4]``."""
+    return torch.cat([q[..., :1], -q[..., 1:]], -1)
+
+
+def matrices_from_quaternions(quaternions: Tensor) -> Tensor:
+    """Rotation matrices ``[..., 3, 3]`` of unit quaternions ``[..., 4]``."""
+    w, x, y, z = quaternions.unbind(-1)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows, -1).reshape(*w.shape, 3, 3)
+
+
 def rotate_by_quaternions(quaternions: Tensor, vectors: Tensor) -> Tensor:
     """Turn vectors ``[..., 3]`` by quaternions ``[..., 4]``, which need not be normalised."""
     q = torch.nn.functional.normalize(quaternions, dim=-1)

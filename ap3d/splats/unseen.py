@@ -16,7 +16,7 @@ NEIGHBOURS = 6
 LEAST_WEIGHT = 0.35  # share of the group's median blending weight below which a Gaussian counts as unseen
 
 
-def blending_weights(avatar: GaussianAvatar, targets: Sequence[TargetViews]) -> Tensor:
+def blending_weights(avatar: GaussianAvatar, targets: Sequence[TargetViews], neutral: TriangleFrames) -> Tensor:
     """How much each Gaussian contributes to all pictures together, ``[N]`` in pixels.
 
     The derivative of the summed picture by a Gaussian's colour is the sum of its blending weights.
@@ -25,7 +25,7 @@ def blending_weights(avatar: GaussianAvatar, targets: Sequence[TargetViews]) -> 
     seen = replace(avatar, f_dc=colours, f_rest=avatar.f_rest.detach()[:, :0])
     total = torch.zeros(len(avatar), device=colours.device)
     for target in targets:
-        images = rasterize_splats(seen.pose(target.frames), target.cameras, sh_degree=0)
+        images = rasterize_splats(seen.pose(target.frames, neutral), target.cameras, sh_degree=0)
         (gradient,) = torch.autograd.grad(images.color[:, 1].sum(), colours)
         total += gradient[:, 1] / SH_C0
     return total
@@ -39,10 +39,10 @@ def fill_unseen(avatar: GaussianAvatar, targets: Sequence[TargetViews], neutral:
         targets: the pictures that it was fitted to.
         neutral: frames in which neighbours are looked for.
     """
-    weights = blending_weights(avatar, targets).cpu()
+    weights = blending_weights(avatar, targets, neutral).cpu()
     device = avatar.xyz.device
     avatar = avatar.to("cpu")
-    points = avatar.pose(neutral.to("cpu")).means.detach()
+    points = avatar.pose(neutral.to("cpu"), neutral.to("cpu")).means.detach()
     colours = avatar.f_dc.detach().clone()
     for group in (Group.SKIN, Group.HAIR, Group.CLOTHES):
         members = avatar.group == int(group)
