@@ -11,9 +11,8 @@ from rich.progress import track
 from torch import Tensor
 
 from ap3d.animation import motion_frames
-from ap3d.errors import DataFileError, InputError
-from ap3d.motion import Motion
-from ap3d.motion.arkit_csv import read_arkit_csv
+from ap3d.errors import InputError
+from ap3d.motion import Motion, read_motion
 from ap3d.motion.procedural import talking
 from ap3d.pictures import mp4_bytes
 from ap3d.splats.bundle import Bundle, load_bundle
@@ -53,14 +52,7 @@ def _motion(options: argparse.Namespace, bundle: Bundle) -> Motion:
     if options.motion == "talk":
         generator = torch.Generator().manual_seed(options.seed)
         return talking(names, options.seconds, options.fps or 25.0, generator)
-    path = Path(options.motion)
-    if path.suffix.lower() != ".csv":
-        raise InputError(f"--motion must be 'talk' or an ARKit-52 .csv file, got {options.motion!r}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataFileError(f"cannot read motion {options.motion}: {error.strerror}") from error
-    return read_arkit_csv(data, names, options.fps)
+    return read_motion(options.motion, fps=options.fps)
 
 
 def _tracked(frames: Iterator[Tensor], count: int) -> Iterator[Tensor]:

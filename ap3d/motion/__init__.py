@@ -1,5 +1,6 @@
-"""Motions that drive an avatar: one schema, and a reader a format."""
+"""Motions that drive an avatar: one schema, a reader a format, and motions made from nothing or from sound."""
 
+from ap3d.motion.reading import read_motion
 from ap3d.motion.schema import Motion
 
-__all__ = ["Motion"]
+__all__ = ["Motion", "read_motion"]

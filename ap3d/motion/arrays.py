@@ -1,0 +1,83 @@
+"""Numpy files from outside: no objects, and never more than the file itself can hold."""
+
+import io
+import math
+import zipfile
+import zlib
+from typing import IO
+
+import numpy as np
+
+from ap3d.errors import DataFileError
+
+LARGEST_BYTES = 1 << 29  # of one file, and of an archive when it is unpacked
+
+
+def read_npy(data: bytes, name: str) -> np.ndarray:
+    """The array of a ``.npy`` file.
+
+    Raises:
+        DataFileError: damaged, an array of objects, or larger than it is allowed to be.
+    """
+    return _read(io.BytesIO(data), len(data), name)
+
+
+def read_npz(data: bytes, name: str) -> dict[str, np.ndarray]:
+    """The arrays of a ``.npz`` file by key; arrays of objects are left out.
+
+    Raises:
+        DataFileError: damaged, or larger than it is allowed to be when unpacked.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
+            if sum(m.file_size for m in members) > LARGEST_BYTES:
+                raise DataFileError(f"{name} unpacks to more than {LARGEST_BYTES >> 20} MiB")
+            out: dict[str, np.ndarray] = {}
+            for member in members:
+                key = member.filename.removesuffix(".npy")
+                with archive.open(member) as file:
+                    if not _holds_objects(file):
+                        out[key] = read_npy(archive.read(member), f"{key} of {name}")
+            return out
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        raise DataFileError(f"{name} is damaged or no npz file ({error})") from error
+
+
+def numbers(array: np.ndarray, name: str) -> np.ndarray:
+    """The array as float32.
+
+    Raises:
+        DataFileError: it holds no real numbers.
+    """
+    if array.dtype.kind not in "fiub":
+        raise DataFileError(f"{name} holds {array.dtype}, not numbers")
+    with np.errstate(over="ignore"):
+        return np.asarray(array, dtype=np.float32)
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def _holds_objects(file: IO[bytes]) -> bool:
+    try:
+        return bool(_header(file)[1].hasobject)
+    except (ValueError, TypeError, SyntaxError):
+        return False  # reading it says what is wrong
+
+
+def _read(file: io.BytesIO, size: int, name: str) -> np.ndarray:
+    try:
+        shape, dtype = _header(file)
+        if dtype.hasobject:
+            raise DataFileError(f"{name} is an array of Python objects, which are never read; save plain numbers")
+        if math.prod(shape) * dtype.itemsize > size:
+            raise DataFileError(f"{name} is cut off: it declares {list(shape)}, more than the file holds")
+        file.seek(0)
+        return np.asarray(np.load(file, allow_pickle=False))
+    except (ValueError, TypeError, SyntaxError, EOFError, OSError) as error:
+        raise DataFileError(f"{name} is damaged or no npy array ({str(error).splitlines()[0]})") from error
