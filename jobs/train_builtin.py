@@ -93,6 +93,10 @@ class Diffusion:
     """Pictures to train on, repeats counted."""
     minutes: float | None = None
     """Stop earlier, after so many minutes of training."""
+    start: str | None = None
+    """Begin from these weights ("builtin" or a folder) where there is no checkpoint; from nothing where absent."""
+    render: bool = True
+    """Render beside the training; --no-render where ``portraits`` fills the pool."""
     seed: int = 0
     """Of starting values, batches, captions and noise."""
 
@@ -164,9 +168,11 @@ def _train(part: Any, out: Path) -> None:
             recipe.train_autoencoder(out, PortraitPool(out / "pool", rows), steps, report)
         case Probe(rows=rows, model=model):
             recipe.probe_model(out, rows, report, model)
-        case Diffusion(rows=rows, samples=samples, minutes=minutes, seed=seed):
+        case Diffusion(rows=rows, samples=samples, minutes=minutes, seed=seed, start=start, render=render):
             config = DiffusionConfig(samples=samples, seed=seed)
-            recipe.train_diffusion(out, config, rows=rows, report=report, minutes=minutes)
+            recipe.train_diffusion(
+                out, config, rows=rows, report=report, minutes=minutes, start=start, render=render
+            )
 
 
 def publish(source: Path, target: Path) -> None:

@@ -22,7 +22,7 @@ BUILTIN_CODES: dict[str, tuple[float, ...]] = {
     "SKIN": (1.0, 0.6, 0.4), "SCALP": (0.0, 0.6, 0.2), "EARS": (0.8, 0.9, 0.1), "LIPS": (1.0, 0.0, 0.3),
     "SCLERA": (0.0, 0.8, 1.0), "IRIS": (0.0, 0.1, 1.0), "PUPIL": (0.0, 0.0, 0.5), "TEETH": (1.0, 1.0, 1.0),
     "TONGUE": (0.5, 0.2, 0.6), "MOUTH": (0.3, 0.0, 0.6), "NECK": (1.0, 0.85, 0.7), "CLOTHES": (0.6, 0.3, 0.1),
-    "BEARD": (0.8, 0.35, 0.65),
+    "BEARD": (0.8, 0.35, 0.65), "BROW": (0.4, 0.9, 0.7),
 }  # fmt: skip
 PRODUCTION_CODES: dict[str, tuple[float, ...]] = {
     "SCLERA": (1.0,), "IRIS": (1 / 3,), "PUPIL": (1 / 3,), "TEETH": (0.490,),
@@ -36,7 +36,8 @@ class ConditionSpec:
     Attributes:
         submesh: faces that the normals cover: ``head`` (all) or ``face`` (facial skin and lips alone).
         background: of the normals, ``white`` or ``black``; region channels are 0 there.
-        codes: region name (of ``Label``) to its value in each region channel; regions left out are 0.
+        codes: region name (of ``Label``) to its value in each region channel; regions left out are 0, but brows that
+            have no code of their own are skin.
     """
 
     submesh: str = "head"
@@ -100,6 +101,8 @@ class ConditionBuilder:
         self._table = torch.zeros(len(Label), spec.region_channels)
         for name, code in spec.codes.items():
             self._table[Label[name]] = torch.tensor(code)
+        if "BROW" not in spec.codes:
+            self._table[Label.BROW] = self._table[Label.SKIN]
         self._static = torch.cat([rig.template, label_fields(rig)["masks"]], 1)
         self._face_only = torch.cat([rig.regions["face"], rig.regions["lips"]]).sort().values
         self._white = 1.0 if spec.background == "white" else 0.0

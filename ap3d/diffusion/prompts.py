@@ -116,7 +116,7 @@ def stated_attributes(prompt: str) -> set[str]:
         stated |= {"age", "child"}
     if any(phrase in text for phrase in words.HAIR_STYLE_WORDS["bald"]):
         stated |= {"hair_style", "bald"}
-    if any(p in every for p in ("bun", "topknot")):
+    if any(p in every for p in ("bun", "topknot", "updo")):
         stated.add("hair_style")
     if any(word in text for word in _BEARD_WORDS):
         stated.add("beard")
@@ -181,7 +181,7 @@ def _person_words(neutral: bool = True) -> set[str]:
 
 def _any(tables: Tables, found: set[str]) -> set[str]:
     """The words of ``found`` that some phrase of the tables uses as a content word."""
-    skip = {"a", "in", "no", "up", "head", "hair", "tied"}
+    skip = {"a", "an", "in", "no", "up", "head", "hair", "tied"}
     return {w for table in tables.values() for phrase in table for w in re.split(r"[ -]", phrase)} & found - skip | {
         phrase for table in tables.values() for phrase in table if "-" in phrase and phrase in found
     }

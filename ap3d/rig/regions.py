@@ -19,7 +19,8 @@ IRIS_RADIUS, PUPIL_RADIUS = 0.0062, 0.0026  # metres, on the template
 
 
 class Label(IntEnum):
-    """What a point of the surface shows; SKIN is the face without its named parts, BEARD the skin where beards grow."""
+    """What a point of the surface shows; SKIN is the face without its named parts, BEARD the skin where beards grow,
+    BROW the skin under an eyebrow of middling thickness."""
 
     BACKGROUND = 0
     SKIN = 1
@@ -35,6 +36,7 @@ class Label(IntEnum):
     NECK = 11
     CLOTHES = 12
     BEARD = 13
+    BROW = 14
 
 
 # Borders as height over the head's centre (metres) at azimuths from the front (0) to the nape (180), degrees.
@@ -47,6 +49,11 @@ BEARD_TOP = (
     (73, -0.0120), (79, -0.0050), (86, -0.0400), (94, -0.0700), (110, -0.2000),
 )  # fmt: skip
 BEARD_BOTTOM = ((0, -0.1370), (28, -0.1320), (50, -0.1150), (66, -0.0920), (80, -0.0680), (94, -0.0600))
+# An eyebrow's middle line: |x|, height over the eye's centre, half thickness; metres.
+BROW = (
+    (0.0115, 0.0208, 0.0036), (0.0210, 0.0238, 0.0038), (0.0330, 0.0256, 0.0033), (0.0440, 0.0236, 0.0022),
+    (0.0535, 0.0178, 0.0010),
+)  # fmt: skip
 AXIS_DEPTH = 0.012  # z of the vertical axis that azimuths are measured around
 
 
@@ -73,6 +80,29 @@ def beard_weight(points: Tensor) -> Tensor:
     top = _interpolate(azimuth, BEARD_TOP) - points[:, 1]
     bottom = points[:, 1] - _interpolate(azimuth, BEARD_BOTTOM)
     return (torch.minimum(top, bottom) / 0.009).clamp(0, 1)
+
+
+def brow_weight(points: Tensor, eye_height: float, thickness: float = 1.0) -> Tensor:
+    """How near template points ``[N, 3]`` lie to the middle of an eyebrow: 1 there, 0 at its edge, negative outside.
+
+    Args:
+        points: template positions, metres.
+        eye_height: y of the eyes' centres.
+        thickness: factor on the brow's half thickness.
+    """
+    side, height = points[:, 0].abs(), points[:, 1] - eye_height
+    middle, half = (_between_knots(side, BROW, column) for column in (1, 2))
+    weight = 1 - (height - middle).abs() / (half * thickness)
+    within = (side > BROW[0][0] - 0.0015) & (side < BROW[-1][0]) & (points[:, 2] > 0.03)
+    return torch.where(within, weight, torch.full_like(weight, -1.0))
+
+
+def _between_knots(x: Tensor, rows: tuple[tuple[float, ...], ...], column: int) -> Tensor:
+    """A column of a table ``[N]``, linear between the knots of its first column and constant outside."""
+    knots, values = torch.tensor(rows).T[[0, column]].contiguous()
+    index = torch.searchsorted(knots, x.contiguous()).clamp(1, len(knots) - 1)
+    t = ((x - knots[index - 1]) / (knots[index] - knots[index - 1])).clamp(0, 1)
+    return values[index - 1] * (1 - t) + values[index] * t
 
 
 def below_chin(points: Tensor) -> Tensor:
@@ -131,6 +161,7 @@ def labels_from_fields(rig: "Rig", face_ids: Tensor, points: Tensor, masks: Tens
     y = points[:, 1]
     label[below_chin(points)] = Label.NECK
     label[beard_weight(points) > 0.4] = Label.BEARD
+    label[brow_weight(points, float(fields["eye_centres"][0, 1])) > 0] = Label.BROW
     label[(hairline_distance(points) > 0)] = Label.SCALP
     label[ears > 0.5] = Label.EARS
     label[lips > 0.5] = Label.LIPS
@@ -199,9 +230,9 @@ def face_regions(rig: "Rig") -> dict[str, Tensor]:
     part = rig.face_parts  # type: ignore[attr-defined]
     is_in = lambda *names: torch.from_numpy(np.isin(labels.numpy(), names))  # noqa: E731
     masks = {
-        "scalp": is_in(Label.SCALP), "face": is_in(Label.SKIN, Label.BEARD), "ears": is_in(Label.EARS),
+        "scalp": is_in(Label.SCALP), "face": is_in(Label.SKIN, Label.BEARD, Label.BROW), "ears": is_in(Label.EARS),
         "left_eye": part == 1, "right_eye": part == 2, "eyes": (part == 1) | (part == 2),
-        "lids": lids & is_in(Label.SKIN), "lips": is_in(Label.LIPS), "teeth": is_in(Label.TEETH),
+        "lids": lids & is_in(Label.SKIN, Label.BROW), "lips": is_in(Label.LIPS), "teeth": is_in(Label.TEETH),
         "tongue": is_in(Label.TONGUE), "mouth": is_in(Label.MOUTH), "neck": is_in(Label.NECK),
         "torso": is_in(Label.CLOTHES), "sockets": socket,
     }  # fmt: skip

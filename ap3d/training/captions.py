@@ -163,7 +163,9 @@ class CaptionWriter:
         form = self.rng.random()
         if form < 0.08:
             labels["hair_style"] = UNSTATED
-            return [f"{lead}{colour} hair"]
+            return [f"{colour}-haired" if form < 0.03 else f"{lead}{colour} hair"]
+        if form > 0.94 and person.hair_style == "curly":
+            return [f"{lead}{colour} curls"]
         if form < 0.13:
             labels["hair_colour"] = UNSTATED
             return [f"{lead}hair {style}" if person.hair_style == "bun" else f"{lead}{style} hair"]
@@ -249,7 +251,7 @@ def caption_words() -> list[str]:
         *words.VIEWS,
         *words.FRAMING_PREFIXES.values(),
     ]
-    phrases.append("a an with wearing in and of the portrait photo head skin skinned hair eyes bearded bun young")
+    phrases.append("a an with wearing in and of the portrait photo head skin skinned hair haired curls eyes bearded bun young")
     text = " ".join(phrases).replace("{view}", "").replace("{prompt}", "")
     return sorted({w for phrase in text.split() for w in phrase.replace("-", " ").strip(",").split()})
 

@@ -52,7 +52,7 @@ class DiffusionConfig:
     condition_dropout: float = 0.08
     weight_limit: float = 4.0  # of 1 / (1 - alpha)
     minimum_rows: int = 2048  # rendered before the first step
-    framing_shares: tuple[float, ...] = (0.3, 0.16, 0.19, 0.19, 0.16)  # in the order of FRAMINGS
+    framing_shares: tuple[float, ...] = (0.28, 0.15, 0.22, 0.22, 0.13)  # in the order of FRAMINGS
     seed: int = 0
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
 
@@ -87,6 +87,12 @@ class DiffusionTrainer:
         self.writer = CaptionWriter(self.rng, noise=0.03)
         self.step, self.samples = 0, 0  # pictures seen, repeats counted
         self.seconds, self.loss = 0.0, float("nan")
+
+    def begin_from(self, models: GuidanceModels) -> None:
+        """Start from the weights of a trained model of the same sizes instead of fresh ones."""
+        self.unet.load_state_dict(models.unet.state_dict())
+        self.controlnet.load_state_dict(models.controlnets[0].state_dict())
+        self.ema = [p.detach().clone() for p in self.parameters]
 
     def train_step(self) -> float:
         """One optimiser step; returns its loss."""

@@ -78,7 +78,8 @@ def train_shape(out: Path, config: ShapePriorConfig, report: Report) -> None:
 
 
 def render_pool(out: Path, rows: int, limit: int | None = None) -> PortraitPool:
-    """Fill the training pool (``limit`` rows of it) in this process and return it."""
+    """Fill the held-out pictures, then the training pool (``limit`` rows of it), in this process."""
+    _fill(PortraitPool(out / "held_out", HELD_OUT_ROWS, seed=HELD_OUT_SEED))
     pool = PortraitPool(out / "pool", rows)
     _fill(pool, limit)
     return pool
@@ -141,19 +142,33 @@ def train_autoencoder(out: Path, pool: PortraitPool, decoder_steps: int, report:
 
 
 def train_diffusion(
-    out: Path, config: DiffusionConfig, *, rows: int, report: Report, probe_seconds: float = 240.0,
-    export_seconds: float = 240.0, minutes: float | None = None,
+    out: Path, config: DiffusionConfig, *, rows: int, report: Report, probe_seconds: float = 360.0,
+    export_seconds: float = 240.0, minutes: float | None = None, start: str | None = None, render: bool = True,
 ) -> None:  # fmt: skip
-    """UNet and ControlNet into ``out/diffusion``; needs text encoder and autoencoder; renders its own pictures."""
-    producer = start_producer(out, rows)
+    """UNet and ControlNet into ``out/diffusion``; needs text encoder and autoencoder.
+
+    Args:
+        out: folder of everything.
+        config: schedule.
+        rows: size of the pool.
+        report: called with rows of progress.
+        probe_seconds: seconds of training between two probes.
+        export_seconds: the same for exports of the averaged weights.
+        minutes: stop after so many minutes of training.
+        start: a model ("builtin" or a folder) to begin from; fresh weights where None. A checkpoint goes before it.
+        render: fill the pool beside the training; False where another process does.
+    """
+    producer = start_producer(out, rows) if render else None
+    alive = producer.is_alive if producer else lambda: True
     pool, held_out = PortraitPool(out / "pool", rows), PortraitPool(out / "held_out", HELD_OUT_ROWS, seed=HELD_OUT_SEED)
-    held_out.wait_for(HELD_OUT_ROWS, producer.is_alive)
-    pool.wait_for(min(config.minimum_rows, rows), producer.is_alive)
+    held_out.wait_for(HELD_OUT_ROWS, alive)
+    pool.wait_for(min(config.minimum_rows, rows), alive)
     if not (out / "diffusion" / "vae").exists():
         train_autoencoder(out, pool, 0, report)
     spec = ConditionSpec()
     trainer = DiffusionTrainer(config, pool, FrozenParts.load(out / "diffusion"), spec)
-    trainer.resume(out / "state.pt")
+    if not trainer.resume(out / "state.pt") and start is not None:
+        trainer.begin_from(GuidanceModels.load(start))
     curve = Curve(out / "diffusion.csv", CURVE_COLUMNS, trainer.step)
     probe = _probe(pool, held_out, spec)
     report({"real": probe.score_real()})

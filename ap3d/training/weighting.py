@@ -8,8 +8,8 @@ from ap3d.diffusion.conditions import ConditionSpec
 from ap3d.training.attributes import BACKGROUND_COLOUR
 
 BACKGROUND, NEAR, HEAD, BEARD, FEATURES, HAIR = 0.4, 1.0, 1.6, 2.2, 2.2, 1.8
-IRIS = 8.0  # a few cells that alone say the eye colour
-FEATURE_REGIONS = ("LIPS", "SCLERA", "IRIS", "PUPIL", "TEETH", "TONGUE", "MOUTH")
+IRIS = 12.0  # a few cells that alone say the eye colour
+FEATURE_REGIONS = ("BROW", "EARS", "LIPS", "SCLERA", "IRIS", "PUPIL", "TEETH", "TONGUE", "MOUTH")
 
 
 class RegionWeights:
@@ -22,7 +22,7 @@ class RegionWeights:
     def __init__(self, spec: ConditionSpec, cell: int) -> None:
         self.cell = cell
         self.table = torch.tensor([[0.0] * spec.region_channels, *spec.codes.values()])
-        weights = {"CLOTHES": NEAR, "BEARD": BEARD, **dict.fromkeys(FEATURE_REGIONS, FEATURES), "IRIS": IRIS}
+        weights = {"CLOTHES": NEAR, "BEARD": BEARD, **dict.fromkeys(FEATURE_REGIONS, FEATURES), "IRIS": IRIS, "PUPIL": IRIS / 2}
         self.values = torch.tensor([0.0, *(weights.get(name, HEAD) for name in spec.codes)])
 
     def __call__(self, conditions: Tensor, pictures: Tensor) -> Tensor:

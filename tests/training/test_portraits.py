@@ -10,9 +10,9 @@ from ap3d.framing import full_cameras
 from ap3d.rig.builtin import BuiltinRig
 from ap3d.training.attributes import BACKGROUND_COLOUR, HAIR_STYLES, SHIRT_COLOURS, PortraitAttributes
 from ap3d.training.portraits import Portraitist, render_portrait, render_samples, sample_person
-from ap3d.training.portraits.materials import HAIR, SHIRT
 from ap3d.training.portraits.people import build_person
 from ap3d.training.portraits.render import visible_framings
+from ap3d.training.portraits.surface import HAIR, SHIRT
 
 PLAIN = PortraitAttributes("man", "young", "average", "pale", "short", "brown", "blue", "red", False)
 

@@ -10,6 +10,7 @@ from ap3d.diffusion.conditions import vertex_normals
 from ap3d.rig.builtin import BuiltinRig
 from ap3d.rig.regions import beard_zone, label_fields, neckline_distance
 from ap3d.training.portraits.hair import build_hair
+from ap3d.training.portraits.occlusion import vertex_openness
 from ap3d.training.portraits.people import Person
 
 BEARD_DEPTH, CLOTH_DEPTH = 0.0085, 0.0055  # metres
@@ -24,7 +25,7 @@ class DressedMesh:
         neutral: ``[V, 3]`` the rig without expression and pose.
         vertices: ``[N, 3]`` world units; the rig's vertices first.
         faces: ``[F, 3]``; the rig's faces first, then hair.
-        attributes: ``[N, 12]`` normal, template position, masks (lips, ears, mouth), strands.
+        attributes: ``[N, 13]`` normal, template position, masks (lips, ears, mouth), strands, openness to ambient light.
     """
 
     bare: Tensor
@@ -45,13 +46,18 @@ def dress(person: Person, rig: BuiltinRig) -> DressedMesh:
     body = torch.cat([normals, static, torch.zeros(len(static), 3)], 1)
     hair = build_hair(person.attributes.hair_style, rig, neutral, vertex_normals(neutral[None], rig.faces)[0], rng)
     if hair is None:
-        return DressedMesh(bare, neutral, raised, rig.faces, body)
+        return DressedMesh(bare, neutral, raised, rig.faces, _with_openness(raised, rig.faces, body))
     moved = _follow_head(rig, neutral, bare, hair.vertices)
     hair_normals = vertex_normals(moved[None], hair.faces)[0]
     outside = torch.zeros(len(moved), 6)
     attributes = torch.cat([body, torch.cat([hair_normals, outside, hair.strands], 1)])
     faces = torch.cat([rig.faces, hair.faces + len(raised)])
-    return DressedMesh(bare, neutral, torch.cat([raised, moved]), faces, attributes)
+    vertices = torch.cat([raised, moved])
+    return DressedMesh(bare, neutral, vertices, faces, _with_openness(vertices, faces, attributes))
+
+
+def _with_openness(vertices: Tensor, faces: Tensor, attributes: Tensor) -> Tensor:
+    return torch.cat([attributes, vertex_openness(vertices, faces, attributes[:, :3])[:, None]], 1)
 
 
 def _relief(person: Person, rig: BuiltinRig) -> Tensor:

@@ -281,11 +281,11 @@ def _column_sample(row: Tensor, azimuth: Tensor) -> Tensor:
 def _bun(rig: BuiltinRig, neutral: Tensor, size: float, rng: np.random.Generator) -> HairMesh:
     """A knot high at the back of the head."""
     binding = _scalp_binding(rig)
-    anchor = _column_sample(_bound(binding, rig, neutral)[int(rng.integers(6, 8))], torch.tensor([np.pi]))[0]
+    anchor = _column_sample(_bound(binding, rig, neutral)[int(rng.integers(5, 7))], torch.tensor([np.pi]))[0]
     head = neutral[rig.head_vertices]
     axis = torch.nn.functional.normalize(anchor - (head.amin(0) + head.amax(0)) / 2, dim=0)
     rows, columns = 14, 24
-    radius = float(rng.uniform(0.032, 0.038)) * size
+    radius = float(rng.uniform(0.034, 0.039)) * size
     polar, azimuth = (
         torch.linspace(0.02, np.pi - 0.02, rows)[:, None],
         torch.linspace(0, 2 * np.pi, columns + 1)[None, :-1],

@@ -15,13 +15,14 @@ from ap3d.raster.mesh import interpolate, rasterize_mesh
 from ap3d.rig.builtin import BuiltinRig
 from ap3d.training.attributes import BACKGROUND_COLOUR, FRAMINGS, PortraitAttributes
 from ap3d.training.portraits.dress import DressedMesh, dress
-from ap3d.training.portraits.materials import Surface, paint
+from ap3d.training.portraits.materials import paint
 from ap3d.training.portraits.people import Person, sample_person
 from ap3d.training.portraits.shading import Light, shade
+from ap3d.training.portraits.surface import Surface
 
 SUPERSAMPLE = 2
 VIEWS_PER_PERSON = 6
-FRAMING_SHARES = (0.42, 0.24, 0.10, 0.10, 0.14)
+FRAMING_SHARES = (0.36, 0.20, 0.15, 0.15, 0.14)
 EYE_LIMIT, MOUTH_LIMIT = (-35.0, 62.0), 65.0  # azimuths, towards the eye's own side positive
 
 
@@ -74,7 +75,9 @@ class Portraitist:
             self.person.seed,
         )
         material.openness.mul_(1 - 0.5 * inside)
-        picture[hit] = shade(material, normals, axes[1], self.light)
+        share = torch.tensor([1.0, 0.0, 0.0, 0.55, 0.55, 0.55, 1.0])[part]  # eyes and teeth are too coarse for it
+        occlusion = 1 - share * (1 - values[:, 12])
+        picture[hit] = shade(material, normals, occlusion, axes[1], self.light)
         return picture
 
 

@@ -1,4 +1,7 @@
-"""Soft light: a wide key from the camera's side, sky from above, a little gloss."""
+"""One deliberate light: a wide, slightly warm key from the camera's side, a cool sky, warm bounce from below.
+
+Skin lets red light spread past the shadow's edge; ambient occlusion of the person's own geometry darkens corners.
+"""
 
 from dataclasses import dataclass
 
@@ -6,7 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ap3d.training.portraits.materials import Material
+from ap3d.training.portraits.surface import Material
+
+WRAP_SKIN, WRAP = torch.tensor([0.55, 0.34, 0.28]), 0.30  # how far light reaches round a surface
+KEY, SKY, GROUND = torch.tensor([1.02, 0.995, 0.965]), torch.tensor([0.97, 1.0, 1.05]), torch.tensor([1.05, 0.98, 0.91])
+OCCLUSION_TINT = torch.tensor([0.80, 1.05, 1.15])  # exponents: shaded skin stays warm
 
 
 @dataclass(frozen=True)
@@ -15,29 +22,36 @@ class Light:
 
     key: tuple[float, float, float]
     strength: float
-    sky: float
+    ambient: float
 
     @staticmethod
     def sample(rng: np.random.Generator) -> "Light":
         """Mild variation round a frontal key from above."""
-        return Light(
-            (rng.uniform(-0.45, 0.45), rng.uniform(0.35, 0.7), 1.0), rng.uniform(0.56, 0.64), rng.uniform(0.10, 0.15)
-        )
+        key = (rng.uniform(-0.40, 0.40), rng.uniform(0.45, 0.75), 1.0)
+        return Light(key, rng.uniform(0.53, 0.59), rng.uniform(0.45, 0.49))
 
 
-def shade(material: Material, normals: Tensor, up: Tensor, light: Light) -> Tensor:
-    """Colours ``[P, 3]`` of points with camera-space normals ``[P, 3]``; ``up [3]``: the world's, in camera axes."""
+def shade(material: Material, normals: Tensor, occlusion: Tensor, up: Tensor, light: Light) -> Tensor:
+    """Colours ``[P, 3]`` of points.
+
+    Args:
+        material: of the points.
+        normals: ``[P, 3]`` in camera space.
+        occlusion: ``[P]`` share of the surroundings that geometry leaves open.
+        up: ``[3]`` the world's up in camera axes.
+        light: key and ambient.
+    """
     key = torch.nn.functional.normalize(torch.tensor(light.key, dtype=torch.float32), dim=0)
-    lit = ((normals @ key + 0.30) / 1.30).clamp(0, 1)
-    lit = lit * (0.35 + 0.65 * material.openness)
-    sky = 0.5 + 0.5 * (normals @ up)
-    ambient = (0.36 + light.sky * sky) * material.openness
+    wrap = WRAP + (WRAP_SKIN - WRAP) * material.scatter[:, None]
+    lit = (((normals @ key)[:, None] + wrap) / (1 + wrap)).clamp(0, 1)
+    exponent = 1 + (OCCLUSION_TINT - 1) * material.scatter[:, None]
+    open_ = (occlusion * material.openness).clamp(0, 1.12)[:, None] ** exponent
+    height = (0.5 + 0.5 * (normals @ up))[:, None]
+    surroundings = GROUND * (1 - height) * 0.72 + SKY * height
+    irradiance = light.ambient * surroundings * open_ + light.strength * KEY * lit * (0.40 + 0.60 * open_)
     half = torch.nn.functional.normalize(key + torch.tensor([0.0, 0.0, 1.0]), dim=0)
-    facing = (normals @ half).clamp(0, 1)
-    spark = torch.nn.functional.normalize(0.38 * key + torch.tensor([0.0, 0.0, 1.0]), dim=0)
-    catch_light = ((normals @ spark - 0.992) / 0.004).clamp(0, 1)
-    wet = material.gloss > 0.5
-    highlight = torch.where(wet, catch_light, facing**18 * 0.9 * material.openness) * material.gloss
-    warm = torch.tensor([1.02, 0.995, 0.97])
-    colour = material.albedo * (ambient[:, None] + light.strength * lit[:, None] * warm)
-    return (colour + highlight[:, None]).clamp(0, 1)
+    highlight = (normals @ half).clamp(0, 1) ** 20 * 0.95 * material.gloss * open_[:, 1]
+    band = torch.exp(-(((normals @ up) - 0.60) / 0.20).square()) * normals[:, 2].clamp(0, 1)
+    tint = 0.35 + 0.65 * material.albedo / material.albedo.amax(1, keepdim=True).clamp_min(0.05)
+    colour = material.albedo * irradiance + highlight[:, None] + (material.sheen * band * open_[:, 1])[:, None] * tint
+    return torch.lerp(colour, torch.ones(3), material.glow[:, None]).clamp(0, 1)
