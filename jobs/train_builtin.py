@@ -170,9 +170,7 @@ def _train(part: Any, out: Path) -> None:
             recipe.probe_model(out, rows, report, model)
         case Diffusion(rows=rows, samples=samples, minutes=minutes, seed=seed, start=start, render=render):
             config = DiffusionConfig(samples=samples, seed=seed)
-            recipe.train_diffusion(
-                out, config, rows=rows, report=report, minutes=minutes, start=start, render=render
-            )
+            recipe.train_diffusion(out, config, rows=rows, report=report, minutes=minutes, start=start, render=render)
 
 
 def publish(source: Path, target: Path) -> None:

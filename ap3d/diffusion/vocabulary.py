@@ -63,7 +63,20 @@ SHIRT_COLOUR_WORDS = {
     "yellow": ("yellow", "yellow", "mustard"),
     "purple": ("purple", "purple", "violet", "lilac"),
 }
-GARMENTS = ("shirt", "shirt", "shirt", "t-shirt", "top", "sweater", "jumper", "blouse", "tee", "hoodie", "pullover", "sweatshirt")
+GARMENTS = (
+    "shirt",
+    "shirt",
+    "shirt",
+    "t-shirt",
+    "top",
+    "sweater",
+    "jumper",
+    "blouse",
+    "tee",
+    "hoodie",
+    "pullover",
+    "sweatshirt",
+)
 BEARD_PHRASES = {
     True: ("beard", "beard", "full beard", "thick beard", "bushy beard", "big beard"),
     False: ("clean-shaven", "no beard", "beardless"),

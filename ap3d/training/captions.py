@@ -251,7 +251,9 @@ def caption_words() -> list[str]:
         *words.VIEWS,
         *words.FRAMING_PREFIXES.values(),
     ]
-    phrases.append("a an with wearing in and of the portrait photo head skin skinned hair haired curls eyes bearded bun young")
+    phrases.append(
+        "a an with wearing in and of the portrait photo head skin skinned hair haired curls eyes bearded bun young"
+    )
     text = " ".join(phrases).replace("{view}", "").replace("{prompt}", "")
     return sorted({w for phrase in text.split() for w in phrase.replace("-", " ").strip(",").split()})
 

@@ -22,7 +22,13 @@ class RegionWeights:
     def __init__(self, spec: ConditionSpec, cell: int) -> None:
         self.cell = cell
         self.table = torch.tensor([[0.0] * spec.region_channels, *spec.codes.values()])
-        weights = {"CLOTHES": NEAR, "BEARD": BEARD, **dict.fromkeys(FEATURE_REGIONS, FEATURES), "IRIS": IRIS, "PUPIL": IRIS / 2}
+        weights = {
+            "CLOTHES": NEAR,
+            "BEARD": BEARD,
+            **dict.fromkeys(FEATURE_REGIONS, FEATURES),
+            "IRIS": IRIS,
+            "PUPIL": IRIS / 2,
+        }
         self.values = torch.tensor([0.0, *(weights.get(name, HEAD) for name in spec.codes)])
 
     def __call__(self, conditions: Tensor, pictures: Tensor) -> Tensor:

@@ -98,6 +98,22 @@ def test_condition_image_of_a_frontal_head(rig: BuiltinRig) -> None:
     assert left_cheek[0] > 0.7  # the subject's left faces image right
 
 
+def test_brows_are_skin_where_a_model_has_no_code_for_them(rig: BuiltinRig) -> None:
+    params = RigParams.neutral(rig)
+    vertices = rig.vertices(params)
+    cameras = full_cameras(rig, vertices, [0.0], [0.0], 128)
+    pixels, _ = cameras.project(rig.landmarks(params))
+    x, y = (int(v) for v in pixels[0, 24])  # the middle of the left brow
+    place = (slice(3, None), slice(y - 6, y + 7), slice(x - 2, x + 3))
+    old = ConditionSpec(codes={name: code for name, code in BUILTIN_CODES.items() if name != "BROW"})
+    painted, plain = (
+        ConditionBuilder(rig, spec).render(vertices, cameras)[0][place] for spec in (ConditionSpec(), old)
+    )
+    shows = lambda image, name: (image - torch.tensor(BUILTIN_CODES[name])[:, None, None]).abs().amax(0) < 0.05  # noqa: E731
+    assert shows(plain, "SKIN").all()
+    assert shows(painted, "BROW").any() and shows(painted, "SKIN").any()
+
+
 def test_production_condition(rig: BuiltinRig, tmp_path: Path) -> None:
     ConditionSpec.production().write(tmp_path / "condition.json")
     spec = ConditionSpec.read(tmp_path)

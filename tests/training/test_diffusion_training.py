@@ -55,6 +55,16 @@ def test_training_runs_to_its_end_and_the_export_is_a_resident_model(trainer, fo
     assert (again - pictures).square().mean() < 1e-3  # the autoencoder's own error
 
 
+def test_a_training_can_begin_from_another_model(trainer, folder, pool):
+    export_denoiser(trainer, folder)
+    models = GuidanceModels.load(folder)
+    again = DiffusionTrainer(dataclasses.replace(SMALL, seed=9), pool, FrozenParts.load(folder), ConditionSpec())
+    again.begin_from(models)
+    expected = models.unet.state_dict()
+    assert all(torch.equal(v.float(), expected[k].float()) for k, v in again.unet.state_dict().items())
+    assert all(torch.equal(a, b) for a, b in zip(again.ema, again.parameters, strict=True))
+
+
 def test_the_condition_embedding_starts_at_unit_scale():
     net = build_controlnet(SMALL.denoiser)
     noise = torch.rand(4, 6, 128, 128, generator=torch.Generator().manual_seed(0))

@@ -25,7 +25,8 @@ class DressedMesh:
         neutral: ``[V, 3]`` the rig without expression and pose.
         vertices: ``[N, 3]`` world units; the rig's vertices first.
         faces: ``[F, 3]``; the rig's faces first, then hair.
-        attributes: ``[N, 13]`` normal, template position, masks (lips, ears, mouth), strands, openness to ambient light.
+        attributes: ``[N, 13]`` normal, template position, masks (lips, ears, mouth), strands, openness to
+            ambient light.
     """
 
     bare: Tensor

@@ -46,9 +46,12 @@ def _visible_from(direction: Tensor, local: Tensor, faces: Tensor) -> Tensor:
     clip = torch.cat([placed, torch.ones(len(placed), 1)], 1)[None]
     depth = rasterize_mesh(clip, faces, (MAP_SIZE, MAP_SIZE))[0]
     nearest = torch.where(depth[..., 3] > 0, depth[..., 2], torch.ones(()))
-    gap = placed[:, 2] - torch.nn.functional.grid_sample(
-        nearest[None, None], placed[None, None, :, :2], align_corners=False, padding_mode="border"
-    )[0, 0, 0]
+    gap = (
+        placed[:, 2]
+        - torch.nn.functional.grid_sample(
+            nearest[None, None], placed[None, None, :, :2], align_corners=False, padding_mode="border"
+        )[0, 0, 0]
+    )
     return 1 - ((gap - BIAS) / BIAS).clamp(0, 1)
 
 
