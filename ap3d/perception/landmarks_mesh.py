@@ -53,7 +53,9 @@ class FaceMeshDetector:
     def detect(self, images: Tensor) -> FaceLandmarks:
         """Landmarks of pictures ``[B, 3, H, W]`` in 0 to 1; see :class:`FaceLandmarks`."""
         if not len(images):
-            return FaceLandmarks(torch.zeros(0, 70, 2), torch.zeros(0, POINTS, 3), torch.zeros(0), torch.zeros(0).long())
+            return FaceLandmarks(
+                torch.zeros(0, 70, 2), torch.zeros(0, POINTS, 3), torch.zeros(0), torch.zeros(0).long()
+            )
         parts = [self._chunk(images[i : i + CHUNK]) for i in range(0, len(images), CHUNK)]
         mesh, score, faces = (torch.cat(column) for column in zip(*parts, strict=True))
         return FaceLandmarks(mesh[:, IBUG, :2], mesh, score, faces)

