@@ -1,7 +1,7 @@
 """What a face does, as ratios of its landmarks: how far mouth and eyes are open, how wide the mouth is.
 
-All distances are divided by the distance between the outer eye corners, so they depend on neither the picture's size nor
-the head's distance; a head turned aside makes that distance shorter and the openings larger.
+All distances are divided by the distance between the outer eye corners, so they depend on neither the picture's size
+nor the head's distance; a head turned aside makes that distance shorter and the openings larger.
 """
 
 import torch
