@@ -1,7 +1,7 @@
 """Numbering of the 478 points of the shipped face-landmark network, and its 70 landmarks of the rigs.
 
-Facts of the published model (MediaPipe Face Mesh, Apache-2.0): which mesh points the refined parts replace, and which of
-them stand where the iBUG landmarks are. "Right" and "left" are the subject's.
+Facts of the published model (MediaPipe Face Mesh, Apache-2.0): which mesh points the refined parts replace, and which
+of them stand where the iBUG landmarks are. "Right" and "left" are the subject's.
 """
 
 POINTS = 478  # 468 of the mesh, 5 of the right iris (centre first), 5 of the left

@@ -54,7 +54,7 @@ def _reshape(node: Node, x: Tensor) -> Tensor:
 
 
 def _crop_matrix(node: Node, points: Tensor) -> Tensor:
-    """Affine maps ``[B, 2, 3]`` from a crop's pixels to those of the points: upright along two of them, round a subset.
+    """Affine maps ``[B, 2, 3]`` from a crop's pixels to those of the points: level with two of them, round a subset.
 
     The crop is ``scale`` times the subset's bounding box in the turned frame (Grishchenko et al., Attention Mesh, 2020).
     """

@@ -30,9 +30,20 @@ class FaceLandmarks:
 class LandmarkDetector(Protocol):
     """Finds faces and their landmarks."""
 
-    name: str
-    licence: str
-    fingerprint: str
+    @property
+    def name(self) -> str:
+        """Name in the table of detectors."""
+        ...
+
+    @property
+    def licence(self) -> str:
+        """Licence of the weights."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the weights."""
+        ...
 
     def detect(self, images: Tensor) -> FaceLandmarks:
         """Landmarks of pictures ``[B, 3, H, W]`` in 0 to 1."""
