@@ -56,7 +56,7 @@ def _reshape(node: Node, x: Tensor) -> Tensor:
 def _crop_matrix(node: Node, points: Tensor) -> Tensor:
     """Affine maps ``[B, 2, 3]`` from a crop's pixels to those of the points: level with two of them, round a subset.
 
-    The crop is ``scale`` times the subset's bounding box in the turned frame (Grishchenko et al., Attention Mesh, 2020).
+    The crop is ``scale`` times the subset's box in the turned frame (Grishchenko et al., Attention Mesh, 2020).
     """
     left, right = points[:, node["left"], :2], points[:, node["right"], :2]
     along = F.normalize(right - left, dim=1)
