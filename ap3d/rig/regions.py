@@ -83,7 +83,8 @@ def beard_weight(points: Tensor) -> Tensor:
 
 
 def brow_weight(points: Tensor, eye_height: float, thickness: float = 1.0) -> Tensor:
-    """How near template points ``[N, 3]`` lie to the middle of an eyebrow: 1 there, 0 at its edge, negative outside.
+    """How near template points ``[N, 3]`` lie to the middle of an eyebrow: 1 there, 0 at its edge, down to -1
+    outside.
 
     Args:
         points: template positions, metres.
@@ -91,10 +92,13 @@ def brow_weight(points: Tensor, eye_height: float, thickness: float = 1.0) -> Te
         thickness: factor on the brow's half thickness.
     """
     side, height = points[:, 0].abs(), points[:, 1] - eye_height
-    middle, half = (_between_knots(side, BROW, column) for column in (1, 2))
-    weight = 1 - (height - middle).abs() / (half * thickness)
-    within = (side > BROW[0][0] - 0.0015) & (side < BROW[-1][0]) & (points[:, 2] > 0.03)
-    return torch.where(within, weight, torch.full_like(weight, -1.0))
+    out = torch.full_like(side, -1.0)
+    near = torch.nonzero(
+        (side > BROW[0][0] - 0.0015) & (side < BROW[-1][0]) & ((height - 0.02).abs() < 0.015) & (points[:, 2] > 0.03)
+    )[:, 0]
+    middle, half = (_between_knots(side[near], BROW, column) for column in (1, 2))
+    out[near] = (1 - (height[near] - middle).abs() / (half * thickness)).clamp_min(-1)
+    return out
 
 
 def _between_knots(x: Tensor, rows: tuple[tuple[float, ...], ...], column: int) -> Tensor:

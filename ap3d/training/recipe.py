@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from ap3d.diffusion.conditions import ConditionSpec
 from ap3d.diffusion.models import GuidanceModels
+from ap3d.tensor_files import pack_tensors
 from ap3d.training.attributes import BACKGROUND_COLOUR, PortraitAttributes
 from ap3d.training.autoencoder import build_autoencoder, fit_linear_decoder, train_decoder
 from ap3d.training.captions import caption_words, random_person
@@ -115,6 +117,35 @@ def start_producer(out: Path, rows: int) -> multiprocessing.process.BaseProcess:
     return process
 
 
+def train_readers(out: Path, people: int, parser_steps: int, probe_steps: int, report: Report) -> None:
+    """Face parser and measuring probe into ``out``; the last eighth of the people is held out."""
+    from ap3d.metrics import attribute_probe
+    from ap3d.perception import parsing
+    from ap3d.rig.builtin import BuiltinRig
+    from ap3d.training import readers
+
+    rig, known, unseen = BuiltinRig.load(), out / "readers.npz", out / "readers_held_out.npz"
+    for path, count, seed in ((unseen, max(people // 8, 1), readers.SEED + 1), (known, people, readers.SEED)):
+        if not path.exists():
+            readers.render_labelled(rig, count, seed).save(path)
+    data, held_out = readers.Labelled.load(known), readers.Labelled.load(unseen)
+    parser = readers.train_parser(data, parser_steps, report)
+    save_half(parser, out / parsing.FILE)
+    overlap = readers.parser_overlap(parser, held_out)
+    report(overlap)
+    probe = readers.train_probe(data, probe_steps, report)
+    save_half(probe, out / attribute_probe.FILE)
+    accuracy = readers.probe_accuracy(probe, held_out)
+    report(accuracy)
+    (out / "readers.json").write_text(json.dumps({"parser": overlap, "probe": accuracy}, indent=1))
+
+
+def save_half(network: torch.nn.Module, path: Path) -> None:
+    """Write a network's tensors at half precision."""
+    tensors = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    path.write_bytes(pack_tensors(tensors))
+
+
 def train_autoencoder(out: Path, pool: PortraitPool, decoder_steps: int, report: Report) -> None:
     """Autoencoder into ``out/diffusion/vae``: exact encoder, least squares decoder, trained stock decoder."""
     torch.manual_seed(0)
@@ -142,7 +173,7 @@ def train_autoencoder(out: Path, pool: PortraitPool, decoder_steps: int, report:
 
 
 def train_diffusion(
-    out: Path, config: DiffusionConfig, *, rows: int, report: Report, probe_seconds: float = 360.0,
+    out: Path, config: DiffusionConfig, *, rows: int, report: Report, probe_samples: int = 10_000,
     export_seconds: float = 240.0, minutes: float | None = None, start: str | None = None, render: bool = True,
 ) -> None:  # fmt: skip
     """UNet and ControlNet into ``out/diffusion``; needs text encoder and autoencoder.
@@ -152,8 +183,8 @@ def train_diffusion(
         config: schedule.
         rows: size of the pool.
         report: called with rows of progress.
-        probe_seconds: seconds of training between two probes.
-        export_seconds: the same for exports of the averaged weights.
+        probe_samples: pictures between two probes.
+        export_seconds: seconds of training between exports of the averaged weights.
         minutes: stop after so many minutes of training.
         start: a model ("builtin" or a folder) to begin from; fresh weights where None. A checkpoint goes before it.
         render: fill the pool beside the training; False where another process does.
@@ -170,13 +201,20 @@ def train_diffusion(
     if not trainer.resume(out / "state.pt") and start is not None:
         trainer.begin_from(GuidanceModels.load(start))
     curve = Curve(out / "diffusion.csv", CURVE_COLUMNS, trainer.step)
-    probe = _probe(pool, held_out, spec)
-    report({"real": probe.score_real()})
+    probe = lru_cache(maxsize=1)(lambda: _probe(pool, held_out, spec))  # built when it is first due
+    due = trainer.samples + probe_samples
+
+    def probe_when_due(t: DiffusionTrainer) -> None:
+        nonlocal due
+        if t.samples >= min(due, config.samples):
+            _quick_probe(t, probe(), out, curve, report)
+            due = t.samples + probe_samples
+
     seconds = float("inf") if minutes is None else minutes * 60
     hooks: dict[float, Callable[[DiffusionTrainer], None]] = {
         20.0: lambda t: _log(t, curve, report),
-        probe_seconds: lambda t: _quick_probe(t, probe, out, curve, report),
-        export_seconds + 1e-3: lambda t: export_denoiser(t, out / "diffusion"),
+        20.001: probe_when_due,
+        export_seconds: lambda t: export_denoiser(t, out / "diffusion"),
     }
     run_training(trainer, checkpoint=out / "state.pt", every=hooks, stop=lambda: trainer.seconds >= seconds)
     probe_model(out, rows, report)

@@ -3,7 +3,7 @@ import sys
 
 from jobs.train_builtin import publish
 
-PARTS = ("rig", "text", "shape", "portraits", "autoencoder", "diffusion", "probe", "publish")
+PARTS = ("rig", "text", "shape", "portraits", "autoencoder", "diffusion", "readers", "probe", "publish")
 
 
 def test_help_names_every_part_without_importing_torch():

@@ -11,8 +11,10 @@ from ap3d.cameras import Cameras, orbit
 from ap3d.diffusion.conditions import ConditionBuilder
 from ap3d.diffusion.prompts import view_word
 from ap3d.framing import FOV_DEGREES, framing_boxes, full_radius, head_camera_target
+from ap3d.perception.parsing import CLASSES
 from ap3d.raster.mesh import interpolate, rasterize_mesh
 from ap3d.rig.builtin import BuiltinRig
+from ap3d.rig.regions import Label, labels_from_fields
 from ap3d.training.attributes import BACKGROUND_COLOUR, FRAMINGS, PortraitAttributes
 from ap3d.training.portraits.dress import DressedMesh, dress
 from ap3d.training.portraits.materials import paint
@@ -54,12 +56,34 @@ class Portraitist:
         pictures = [self._draw(cameras[i]) for i in range(len(cameras))]
         return torch.nn.functional.avg_pool2d(torch.stack(pictures).permute(0, 3, 1, 2), SUPERSAMPLE).clamp(0, 1)
 
+    @torch.no_grad()
+    def render_classes(self, cameras: Cameras) -> Tensor:
+        """What each pixel's centre shows (int64 ``[B, H, W]``): an index into the face parser's ``CLASSES``."""
+        return torch.stack([self._classify(cameras[i]) for i in range(len(cameras))])
+
+    def _classify(self, camera: Cameras) -> Tensor:
+        mesh, a = self.mesh, self.person.attributes
+        rast, hit = self._rasterize(camera, (camera.height, camera.width))
+        values = interpolate(mesh.attributes[None, :, 3:9], rast, mesh.faces)[0][hit]
+        face = rast[0, ..., 3][hit].long() - 1
+        own = face < len(self.rig.faces)
+        labels = torch.full_like(face, int(Label.SCALP))
+        labels[own] = labels_from_fields(self.rig, face[own], values[own, :3], values[own, 3:])
+        table = torch.tensor([CLASSES.index(_class_of(label, a)) for label in Label])
+        classes = torch.zeros(hit.shape, dtype=torch.long)
+        classes[hit] = torch.where(own, table[labels], torch.tensor(CLASSES.index("hair")))
+        return classes
+
+    def _rasterize(self, camera: Cameras, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """As :func:`rasterize_mesh` gives it, and where something was hit ``[H, W]``."""
+        homogeneous = torch.cat([self.mesh.vertices, torch.ones(len(self.mesh.vertices), 1)], 1)
+        rast = rasterize_mesh((homogeneous @ camera.clip_matrices()[0].T)[None], self.mesh.faces, size)
+        return rast, rast[0, ..., 3] > 0
+
     def _draw(self, camera: Cameras) -> Tensor:
         mesh = self.mesh
         size = (camera.height * SUPERSAMPLE, camera.width * SUPERSAMPLE)
-        homogeneous = torch.cat([mesh.vertices, torch.ones(len(mesh.vertices), 1)], 1)
-        rast = rasterize_mesh((homogeneous @ camera.clip_matrices()[0].T)[None], mesh.faces, size)
-        hit = rast[0, ..., 3] > 0
+        rast, hit = self._rasterize(camera, size)
         picture = torch.tensor(BACKGROUND_COLOUR).expand(*size, 3).clone()
         values = interpolate(mesh.attributes[None], rast, mesh.faces)[0][hit]
         part = self._part[rast[0, ..., 3][hit].long() - 1]
@@ -79,6 +103,20 @@ class Portraitist:
         occlusion = 1 - share * (1 - values[:, 12])
         picture[hit] = shade(material, normals, occlusion, axes[1], self.light)
         return picture
+
+
+def _class_of(label: Label, a: PortraitAttributes) -> str:
+    """The parser's class of a labelled point of the rig, given what grows there."""
+    if label == Label.SCALP:
+        return "skin" if a.hair_style == "bald" else "hair"
+    if label == Label.BEARD:
+        return "beard" if a.beard else "skin"
+    names = {
+        Label.BACKGROUND: "background", Label.EARS: "ears", Label.BROW: "brows", Label.SCLERA: "eyes",
+        Label.IRIS: "eyes", Label.PUPIL: "eyes", Label.LIPS: "mouth", Label.TEETH: "mouth", Label.TONGUE: "mouth",
+        Label.MOUTH: "mouth", Label.NECK: "neck", Label.CLOTHES: "clothes",
+    }  # fmt: skip
+    return names.get(label, "skin")
 
 
 def render_portrait(person: Person, cameras: Cameras, rig: BuiltinRig) -> Tensor:
