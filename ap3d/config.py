@@ -61,6 +61,7 @@ class GaussiansConfig:
     clothes_count: int = 2500
     maximum_count: int = 30000
     sh_degree: int = 0
+    triangles: int = 4  # that carry a Gaussian of hair or clothes; 1: one alone, as in AnimPortrait3D
     position_threshold: float = 1.0  # local units beyond the initial offset
     position_weight: float = 0.01
     scale_threshold: float = 1.6  # times the initial scale
@@ -268,6 +269,7 @@ CHOICES = {
     "models.dtype": ("float32", "float16", "bfloat16"),
     "models.region_prompts": ("whole", "abstract"),
     "gaussians.sh_degree": (0, 1, 2, 3),
+    "gaussians.triangles": (1, 2, 3, 4),
 }
 FRAMINGS = {"full", "face", "left_eye", "right_eye", "mouth"}
 _MAY_BE_ZERO = {

@@ -6,19 +6,19 @@ import json
 from rich.console import Console
 from rich.table import Table
 
+from ap3d.bundle_files import open_files
 from ap3d.errors import DataFileError
 from ap3d.splats.facts import check_facts
-from ap3d.storage import Store
 
 FIELDS = (
     "face_id", "prompt", "completed_prompt", "abstract_prompt", "unknown_words", "seed", "preset", "config_hash", "rig",
-    "expression_basis", "sh_degree", "groups", "licences",
+    "expression_basis", "rotation_order", "sh_degree", "triangles", "groups", "licences",
 )  # fmt: skip
 
 
 def inspect(options: argparse.Namespace) -> int:
     """Print a bundle's description and files."""
-    store = Store(options.bundle)
+    store = open_files(options.bundle)
     if not store.exists("avatar.json"):
         raise DataFileError(f"{options.bundle} is not an avatar bundle: it holds no avatar.json")
     facts = store.read_json("avatar.json")

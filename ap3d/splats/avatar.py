@@ -159,6 +159,11 @@ class GaussianAvatar:
         return 0.5 + SH_C0 * self.f_dc
 
 
+def group_counts(avatar: GaussianAvatar) -> dict[str, int]:
+    """How many Gaussians each group has, by its name in small letters."""
+    return {g.name.lower(): int((avatar.group == g).sum()) for g in Group}
+
+
 def position_penalty(avatar: GaussianAvatar, threshold: float) -> Tensor:
     """Mean distance by which local offsets have grown beyond their start plus a threshold, triangle units."""
     growth = avatar.xyz.norm(dim=1) - avatar.initial_xyz.norm(dim=1) - threshold

@@ -1,22 +1,24 @@
-"""The avatar bundle: what a user keeps, a folder with ``avatar.json`` and the files that it names."""
+"""The avatar bundle: what a user keeps, a folder or one zip with ``avatar.json`` and the files that it names."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ap3d.errors import DataFileError
+from ap3d.bundle_files import open_files, write_files
+from ap3d.errors import DataFileError, InputError
 from ap3d.raster.splats import Splats
 from ap3d.rig import load_rig
 from ap3d.rig.protocol import Rig, RigParams
 from ap3d.splats.avatar import GaussianAvatar
-from ap3d.splats.facts import check_facts
+from ap3d.splats.facts import BINDING_FILE, check_facts, facts_bytes, named_files
 from ap3d.splats.frames import TriangleFrames, triangle_frames
-from ap3d.splats.ply import read_local
-from ap3d.storage import Store
-from ap3d.tensor_files import unpack_tensors
+from ap3d.splats.ply import read_binding, read_local, write_binding, write_local, write_world
+from ap3d.tensor_files import pack_tensors, unpack_tensors
+
+HISTORIC_ORDER, ORDER = "local*triangle", "triangle*local"
 
 
 @dataclass(frozen=True)
@@ -35,45 +37,108 @@ class Bundle:
     avatar: GaussianAvatar
     params: RigParams
     rig: Rig
-    neutral: TriangleFrames
+    neutral: TriangleFrames = field(repr=False)
+
+    @staticmethod
+    def open(path: str, rig: "Rig | str | None" = None) -> "Bundle":
+        """Read a bundle's folder or zip, on any storage; see :func:`load_bundle`."""
+        return load_bundle(path, rig)
+
+    @property
+    def historic_rotation(self) -> bool:
+        """Whether quaternions are composed as AnimPortrait3D's released avatars expect."""
+        return bool(self.facts.get("rotation_order") == HISTORIC_ORDER)
 
     def pose(self, params: RigParams) -> Splats:
         """World Gaussians at a pose (a batch of one) of this avatar's rig."""
         frames = triangle_frames(self.rig.vertices(params)[0], self.rig.faces)
-        historic = self.facts.get("rotation_order") == "local*triangle"
-        return self.avatar.pose(frames, self.neutral, historic_rotation=historic)
+        return self.avatar.pose(frames, self.neutral, historic_rotation=self.historic_rotation)
 
     @property
     def background(self) -> Tensor:
         """A light grey ``[3]`` that pictures of the avatar stand on."""
         return torch.tensor([0.92, 0.92, 0.93])
 
+    def files(self) -> dict[str, bytes]:
+        """The files that hold the avatar itself, ``avatar.json`` last; pictures and videos come from elsewhere."""
+        files = {
+            "splats.ply": write_local(self.avatar),
+            "rig.safetensors": pack_tensors(self.params.tensors()),
+            "world.ply": write_world(self.pose(self.params)),
+        }
+        if self.avatar.extra_binding.shape[1]:
+            files[BINDING_FILE] = write_binding(self.avatar)
+        return files | {"avatar.json": facts_bytes(self.facts)}
 
-def load_bundle(path: str) -> Bundle:
-    """Read a bundle's folder.
+    def save(self, path: str, others: Mapping[str, bytes] | None = None) -> None:
+        """Write a folder, or one zip where the name ends in ``.zip``; a zip appears whole or not at all.
+
+        Args:
+            path: folder or zip, local or an fsspec URL.
+            others: pictures and videos by name.
+
+        Raises:
+            RunError: the storage refuses.
+        """
+        write_files(path, {**(others or {}), **self.files()})
+
+
+def load_bundle(path: str, rig: "Rig | str | None" = None) -> Bundle:
+    """Read a bundle's folder or zip.
+
+    Args:
+        path: folder or zip, local or an fsspec URL.
+        rig: the rig, or what :func:`ap3d.rig.load_rig` takes, where it is not to be found by the bundle's own name.
 
     Raises:
         DataFileError: a file is missing, damaged, of a newer schema, or made for another rig.
     """
-    store = Store(path)
-    if not store.exists("avatar.json"):
+    files = open_files(path)
+    if not files.exists("avatar.json"):
         raise DataFileError(f"{path} is not an avatar bundle: it holds no avatar.json")
-    facts = store.read_json("avatar.json")
+    facts = files.read_json("avatar.json")
     check_facts(facts, path)
-    rig = load_rig(facts["rig"])
+    for name in named_files(facts):
+        if not files.exists(name):
+            raise DataFileError(f"{path} is not whole: {name} is missing")
+    loaded = _rig_of(facts, path, rig)
+    try:
+        params = _read_params(files.read_bytes("rig.safetensors"), loaded)
+        avatar = read_local(files.read_bytes("splats.ply"))
+        if BINDING_FILE in named_files(facts):
+            avatar = read_binding(files.read_bytes(BINDING_FILE), avatar)
+    except DataFileError as error:
+        raise DataFileError(f"{path} is damaged: {error}") from error
+    _check_triangles(avatar, loaded, path)
+    return Bundle(facts, avatar, params, loaded, triangle_frames(loaded.vertices(params)[0], loaded.faces))
+
+
+def _rig_of(facts: Mapping[str, Any], path: str, given: "Rig | str | None") -> Rig:
+    try:
+        rig = load_rig(given or facts["rig"]) if given is None or isinstance(given, str) else given
+    except InputError as error:
+        raise type(error)(f"{path} needs rig {facts['rig']}: {error}") from error
     if rig.topology_sha256 != facts["topology_sha256"]:
-        raise DataFileError(f"{path} was made for another version of rig {facts['rig']}")
-    params = _read_params(store, rig)
-    avatar = read_local(store.read_bytes("splats.ply"))
-    if not len(avatar) or int(avatar.binding.max()) >= len(rig.faces) or int(avatar.binding.min()) < 0:
-        raise DataFileError(f"{path}/splats.ply is bound to triangles that rig {facts['rig']} does not have")
-    neutral = triangle_frames(rig.vertices(params)[0], rig.faces)
-    return Bundle(facts, avatar, params, rig, neutral)
+        raise DataFileError(
+            f"{path} was made for another version of rig {facts['rig']}: its topology is "
+            f"{facts['topology_sha256'][:12]}, that of {rig.name} here {rig.topology_sha256[:12]}"
+        )
+    return rig
 
 
-def _read_params(store: Store, rig: Rig) -> RigParams:
-    tensors = unpack_tensors(store.read_bytes("rig.safetensors"), "rig.safetensors")
+def _check_triangles(avatar: GaussianAvatar, rig: Rig, path: str) -> None:
+    if not len(avatar):
+        raise DataFileError(f"{path}/splats.ply holds no Gaussian")
+    for ids in (avatar.binding, avatar.extra_binding):
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < len(rig.faces):
+            raise DataFileError(f"{path} is bound to triangles that rig {rig.name} does not have")
+
+
+def _read_params(data: bytes, rig: Rig) -> RigParams:
+    tensors = unpack_tensors(data, "rig.safetensors")
     shapes = {name: tuple(value.shape) for name, value in RigParams.neutral(rig).tensors().items()}
     if {name: tuple(value.shape) for name, value in tensors.items()} != shapes:
-        raise DataFileError(f"{store.root}/rig.safetensors does not hold the parameters of rig {rig.name}")
+        raise DataFileError(f"rig.safetensors does not hold the parameters of rig {rig.name}")
+    if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+        raise DataFileError("rig.safetensors holds values that are not finite")
     return RigParams(**tensors)

@@ -6,22 +6,34 @@ from typing import Any
 
 from ap3d.errors import DataFileError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: Gaussians on several triangles, in BINDING_FILE
+OLDEST_SCHEMA = 1
+BINDING_FILE = "binding.safetensors"
 
 
 def check_facts(facts: Any, path: str) -> None:
     """Make sure that the content of an ``avatar.json`` can be used.
 
     Raises:
-        DataFileError: it lacks fields or has a newer schema.
+        DataFileError: it lacks fields, or its schema is one that this version does not read.
     """
     kinds = {"schema_version": int, "rig": str, "topology_sha256": str, "prompt": str, "metrics": dict, "groups": dict}
-    if not isinstance(facts, dict) or not all(isinstance(facts.get(name), kind) for name, kind in kinds.items()):
+    if not isinstance(facts, dict):
         raise DataFileError(f"{path}/avatar.json is not an avatar's description")
-    if facts["schema_version"] > SCHEMA_VERSION:
-        raise DataFileError(
-            f"{path} has schema {facts['schema_version']}, this version reads up to {SCHEMA_VERSION}: update ap3d"
-        )
+    wrong = [name for name, kind in kinds.items() if not isinstance(facts.get(name), kind)]
+    if wrong:
+        raise DataFileError(f"{path}/avatar.json is not an avatar's description: {', '.join(wrong)} missing or wrong")
+    version = facts["schema_version"]
+    if version > SCHEMA_VERSION:
+        raise DataFileError(f"{path} has schema {version}, this version reads up to {SCHEMA_VERSION}: update ap3d")
+    if version < OLDEST_SCHEMA:
+        raise DataFileError(f"{path} has schema {version}, this version reads from {OLDEST_SCHEMA} on: make it anew")
+
+
+def named_files(facts: Mapping[str, Any]) -> list[str]:
+    """The files that hold the avatar, besides ``avatar.json``."""
+    several = isinstance(facts.get("triangles"), int) and facts["triangles"] > 1
+    return ["splats.ply", "rig.safetensors", *([BINDING_FILE] if several else [])]
 
 
 def facts_bytes(facts: Mapping[str, Any]) -> bytes:

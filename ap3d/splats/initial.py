@@ -8,6 +8,7 @@ from torch import Tensor
 from ap3d.rig.protocol import Rig
 from ap3d.rig.regions import Label, point_labels
 from ap3d.splats.avatar import SH_C0, GaussianAvatar, Group
+from ap3d.splats.carriers import cloth_carriers, hair_carriers, strongest_first
 from ap3d.splats.frames import TriangleFrames, triangle_frames
 
 # How much denser than average a region is sampled, by area.
@@ -56,8 +57,8 @@ def surface_avatar(rig: Rig, vertices: Tensor, count: int, generator: torch.Gene
 
 
 def hull_seeds(rig: Rig, vertices: Tensor, hull_points: Tensor, surface: Tensor, surface_binding: Tensor,
-               clearance: float) -> dict[Group, tuple[Tensor, Tensor]]:  # fmt: skip
-    """Sort the points of a hull's shell that lie outside the skin into hair and clothes, with their triangles.
+               clearance: float) -> dict[Group, Tensor]:  # fmt: skip
+    """Sort the points of a hull's shell that lie outside the skin into hair and clothes, ``[M, 3]`` each.
 
     Args:
         rig: its faces, regions and labels.
@@ -76,29 +77,36 @@ def hull_seeds(rig: Rig, vertices: Tensor, hull_points: Tensor, surface: Tensor,
     centre = rig.template[rig.faces[triangle]].mean(1)
     labels = point_labels(rig, triangle, centre)
     is_cloth = (labels == Label.CLOTHES) & (gap < 4 * clearance)
-    is_beard = labels == Label.BEARD
-    hair_triangle = torch.where(is_beard, triangle, _nearest_face(rig.regions["scalp"], frames, points))
-    return {
-        Group.HAIR: (points[~is_cloth], hair_triangle[~is_cloth]),
-        Group.CLOTHES: (points[is_cloth], triangle[is_cloth]),
-    }
+    return {Group.HAIR: points[~is_cloth], Group.CLOTHES: points[is_cloth]}
 
 
 def seeds_avatar(
-    points: Tensor, binding: Tensor, frames: TriangleFrames, voxel: float, count: int, group: Group,
+    rig: Rig, vertices: Tensor, points: Tensor, voxel: float, count: int, group: Group, triangles: int,
     generator: torch.Generator,
 ) -> GaussianAvatar:  # fmt: skip
-    """Round, half transparent Gaussians jittered round seed points; at most ``count``, at most four a seed."""
+    """Round, half transparent Gaussians jittered round seed points; at most ``count``, at most four a seed.
+
+    Args:
+        rig: what they are bound to.
+        vertices: ``[V, 3]`` its neutral mesh.
+        points: ``[M, 3]`` seeds, world units.
+        voxel: side of the seeds' grid, world units.
+        count: number of Gaussians.
+        group: hair or clothes.
+        triangles: how many carry each Gaussian, 1 to 4.
+        generator: draws which seeds, and the jitter.
+    """
     wanted = min(count, 4 * len(points))
     order = torch.randperm(len(points), generator=generator)
     chosen = order.repeat(wanted // max(len(points), 1) + 1)[:wanted]
-    jitter = (torch.rand(wanted, 3, generator=generator) - 0.5) * voxel
+    jittered = points[chosen] + (torch.rand(wanted, 3, generator=generator) - 0.5) * voxel
     spacing = voxel * (len(points) / max(wanted, 1)) ** 0.5
-    group_ids = torch.full((wanted,), int(group))
-    return bind(
-        points[chosen] + jitter, binding[chosen], frames, torch.full((wanted,), COVERAGE * spacing), 1.0,
-        SEED_OPACITY, group_ids,
-    )  # fmt: skip
+    carriers = hair_carriers if group == Group.HAIR else cloth_carriers
+    ids, weights = carriers(rig, vertices, jittered)
+    frames = triangle_frames(vertices, rig.faces)
+    sigma, groups = torch.full((wanted,), COVERAGE * spacing), torch.full((wanted,), int(group))
+    avatar = bind(jittered, ids[:, 0], frames, sigma, 1.0, SEED_OPACITY, groups)
+    return avatar.bound_to(*strongest_first(ids[:, :triangles], weights[:, :triangles]))
 
 
 def bind(
@@ -148,8 +156,3 @@ def _painted(avatar: GaussianAvatar, labels: Tensor) -> GaussianAvatar:
     for label, colour in PAINT.items():
         avatar.f_dc[labels == label] = (torch.tensor(colour) - 0.5) / SH_C0
     return avatar
-
-
-def _nearest_face(allowed: Tensor, frames: TriangleFrames, points: Tensor) -> Tensor:
-    _, index = cKDTree(frames.origin[allowed].numpy()).query(points.numpy())
-    return allowed[torch.from_numpy(np.asarray(index))]

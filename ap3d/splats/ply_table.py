@@ -39,7 +39,9 @@ def read_table(data: bytes) -> dict[str, np.ndarray]:
     dtype = np.dtype(kinds)
     body = data[newline + 1 :]
     if len(body) < count * dtype.itemsize:
-        raise DataFileError(f"this PLY file is cut off: {len(body)} of {count * dtype.itemsize} bytes of data")
+        raise DataFileError(
+            f"this PLY file is cut off: its {count} vertices take {count * dtype.itemsize} bytes, it holds {len(body)}"
+        )
     table = np.frombuffer(body, dtype, count)
     return {name: table[name] for name, _ in kinds}
 

@@ -27,7 +27,7 @@ class InitialiseStage:
     """Makes the first Gaussians and fits them to the static views."""
 
     name = "initialise"
-    version = 1
+    version = 2
     inputs: tuple[str, ...] = ("portrait",)
 
     def settings(self, config: Config) -> Any:
@@ -71,11 +71,14 @@ def first_avatar(context: StageContext, vertices: Tensor) -> GaussianAvatar:
     seeds = hull_seeds(rig, vertices, hull["shell"], surface.pose(frames).means, surface.binding, HULL_CLEARANCE)
     wanted = {Group.HAIR: counts.hair_count, Group.CLOTHES: counts.clothes_count}
     parts = [surface]
-    for group, (points, binding) in seeds.items():
+    for group, points in seeds.items():
         if len(points):
             parts.append(
-                seeds_avatar(points, binding, frames, float(hull["voxel"]), wanted[group], group, context.generator)
-            )
+                seeds_avatar(
+                    rig, vertices, points, float(hull["voxel"]), wanted[group], group, counts.triangles,
+                    context.generator,
+                )
+            )  # fmt: skip
     return GaussianAvatar.concatenate(parts).with_sh_degree(counts.sh_degree)
 
 

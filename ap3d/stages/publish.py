@@ -1,6 +1,5 @@
 """Stage `publish`: the avatar bundle with its pictures and videos."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,14 +11,12 @@ from ap3d.config import Config
 from ap3d.motion.expressions import ExpressionSampler
 from ap3d.motion.procedural import talking
 from ap3d.pictures import contact_sheet, mp4_bytes, png_bytes
-from ap3d.splats.avatar import Group
-from ap3d.splats.bundle import Bundle
-from ap3d.splats.facts import SCHEMA_VERSION, facts_bytes
+from ap3d.splats.avatar import GaussianAvatar, group_counts
+from ap3d.splats.bundle import ORDER, Bundle
+from ap3d.splats.facts import SCHEMA_VERSION
 from ap3d.splats.frames import triangle_frames
-from ap3d.splats.ply import write_local, write_world
 from ap3d.stages.base import StageContext, StageResult, seeded_generator
 from ap3d.stages.initialise import read_avatar, read_params
-from ap3d.tensor_files import pack_tensors
 
 SHEET_EXPRESSIONS = ("neutral", "open", "smile", "blink", "frown", "surprise")
 SHEET_AZIMUTHS = (0.0, 35.0, -80.0, 180.0)
@@ -29,7 +26,7 @@ class PublishStage:
     """Writes what a user keeps."""
 
     name = "publish"
-    version = 1
+    version = 2
     inputs: tuple[str, ...] = ("portrait", "refine")
 
     def settings(self, config: Config) -> Any:
@@ -52,14 +49,11 @@ class PublishStage:
         speech = mp4_bytes(motion_frames(bundle, talk, publish.size), publish.fps)
         context.report(4, 5)
         outputs = {
-            "splats.ply": write_local(bundle.avatar),
-            "rig.safetensors": pack_tensors(bundle.params.tensors()),
-            "world.ply": write_world(bundle.pose(bundle.params)),
             "preview.png": png_bytes(preview),
             "sheet.png": png_bytes(sheet),
             "turntable.mp4": turntable,
             "talking.mp4": speech,
-            "avatar.json": facts_bytes(bundle.facts),
+            **bundle.files(),
         }
         return StageResult(outputs, {"bundle_bytes": float(sum(map(len, outputs.values())))})
 
@@ -67,12 +61,10 @@ class PublishStage:
 def _bundle(context: StageContext) -> Bundle:
     rig, params, avatar = context.resources.rig, read_params(context), read_avatar(context, "refine")
     neutral = triangle_frames(rig.vertices(params)[0], rig.faces)
-    return Bundle(
-        _facts(context, {g.name.lower(): int((avatar.group == g).sum()) for g in Group}), avatar, params, rig, neutral
-    )
+    return Bundle(_facts(context, avatar), avatar, params, rig, neutral)
 
 
-def _facts(context: StageContext, groups: Mapping[str, int]) -> dict[str, Any]:
+def _facts(context: StageContext, avatar: GaussianAvatar) -> dict[str, Any]:
     notes, rig, job = context.notes("portrait"), context.resources.rig, context.job
     metrics: dict[str, float] = {}
     for record in context.records.values():
@@ -91,9 +83,10 @@ def _facts(context: StageContext, groups: Mapping[str, int]) -> dict[str, Any]:
         "rig": rig.name,
         "topology_sha256": rig.topology_sha256,
         "expression_basis": rig.expression_basis,
-        "rotation_order": "triangle*local",
-        "sh_degree": context.config.gaussians.sh_degree,
-        "groups": dict(groups),
+        "rotation_order": ORDER,
+        "sh_degree": avatar.sh_degree,
+        "triangles": 1 + avatar.extra_binding.shape[1],
+        "groups": group_counts(avatar),
         "metrics": metrics,
         "models": context.resources.fingerprints,
         "licences": context.resources.licences,

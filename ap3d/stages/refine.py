@@ -29,7 +29,7 @@ class RefineStage:
     """Sharpens the avatar with pictures that the diffusion model improved."""
 
     name = "refine"
-    version = 1
+    version = 2
     inputs: tuple[str, ...] = ("portrait", "whole")
 
     def settings(self, config: Config) -> Any:

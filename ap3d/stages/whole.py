@@ -28,7 +28,7 @@ class WholeStage:
     """Lets the diffusion model correct the avatar in every view and expression."""
 
     name = "whole"
-    version = 1
+    version = 2
     inputs: tuple[str, ...] = ("portrait", "initialise")
 
     def settings(self, config: Config) -> Any:

@@ -1,11 +1,15 @@
 """State surgery: moments follow their Gaussians, frozen ones stay, checkpoints continue exactly."""
 
+from dataclasses import replace
+
 import torch
 from test_avatar import mesh, random_avatar
+from test_bundle import make_bundle
 
 from ap3d.splats.density import DensityRule, ScreenGradients, control_density
 from ap3d.splats.frames import triangle_frames
 from ap3d.splats.optimizer import AvatarOptimizer
+from ap3d.splats.ply import read_binding, read_local, write_binding, write_local
 
 
 def take_steps(optimizer: AvatarOptimizer, count: int, frozen: torch.Tensor | None = None) -> None:
@@ -99,3 +103,28 @@ def test_growth_stops_at_the_maximum_count() -> None:
     rule = DensityRule(gradient=0.0, minimum_opacity=0.0, maximum_scale=1e9, maximum_count=45)
     control_density(optimizer, gradients, triangle_frames(vertices, faces), rule, torch.Generator())
     assert len(optimizer.avatar) == 45
+
+
+def test_children_inherit_all_triangles_and_a_reload_changes_no_decision(rig, neutral) -> None:  # type: ignore[no-untyped-def]
+    """Split, save, load, prune: the same Gaussians go as without saving, since nothing is counted beforehand."""
+    start = make_bundle(rig, neutral, 600, 4, 0)
+    optimizer = AvatarOptimizer(start.avatar)
+    gradients = ScreenGradients(600)
+    gradients.add(torch.ones(1, 600, 2) * (torch.arange(600) % 3 == 0)[None, :, None], torch.ones(1, 600), 2, 2)
+    rule = DensityRule(gradient=0.5, minimum_opacity=0.0, maximum_scale=1e9)
+    added, _ = control_density(optimizer, gradients, start.neutral, rule, torch.Generator().manual_seed(0))
+    grown = optimizer.detached()
+    assert added == 200
+    parents = torch.arange(600)[torch.arange(600) % 3 == 0]
+    assert torch.equal(grown.extra_binding[600:], start.avatar.extra_binding[parents])
+    assert torch.equal(grown.extra_weights[600:], start.avatar.extra_weights[parents])
+    grown = replace(grown, opacity=torch.randn(800, 1, generator=torch.Generator().manual_seed(1)))
+    reloaded = read_binding(write_binding(grown), read_local(write_local(grown)))
+    prune = DensityRule(gradient=1e9, minimum_opacity=0.6, maximum_scale=1e9)
+    kept = []
+    for avatar in (grown, reloaded):
+        optimizer = AvatarOptimizer(avatar)
+        control_density(optimizer, ScreenGradients(800), start.neutral, prune, torch.Generator())
+        kept.append(optimizer.detached())
+    assert torch.equal(kept[0].xyz, kept[1].xyz) and torch.equal(kept[0].binding, kept[1].binding)
+    assert torch.equal(kept[0].binding.unique(), grown.binding.unique()) and len(kept[0]) < 800
