@@ -72,9 +72,10 @@ def _roots(rig: Rig, frames: TriangleFrames, points: Tensor) -> tuple[Tensor, Te
 
 
 def _skull(rig: Rig, frames: TriangleFrames) -> Tensor:
-    """The scalp over the eyes, which moves as one."""
+    """The upper half of the scalp over the eyes, which no expression moves: far hair would magnify small turns."""
     scalp, eyes = rig.regions["scalp"], frames.origin[rig.regions["eyes"], 1].mean()
-    return scalp[frames.origin[scalp, 1] > eyes]
+    height = frames.origin[scalp, 1]
+    return scalp[height >= (eyes + height.max()) / 2]
 
 
 def _chest(rig: Rig, frames: TriangleFrames) -> Tensor:

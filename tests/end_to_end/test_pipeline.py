@@ -19,7 +19,7 @@ from ap3d.workspace import Locations, Workspace
 
 BUNDLE_FILES = {
     "avatar.json", "splats.ply", "rig.safetensors", "world.ply", "preview.png", "sheet.png", "turntable.mp4",
-    "talking.mp4",
+    "talking.mp4", "binding.safetensors",
 }  # fmt: skip
 STAGES = ["portrait", "initialise", "whole", "refine", "publish"]
 
