@@ -94,7 +94,7 @@ class Diffusion:
     samples: int = 100_000
     """Pictures to train on, repeats counted."""
     minutes: float | None = None
-    """Stop earlier, after so many minutes of training."""
+    """End earlier, after so many minutes of training; the learning rate falls in time."""
     start: str | None = None
     """Begin from these weights ("builtin" or a folder) where there is no checkpoint; from nothing where absent."""
     render: bool = True
@@ -206,8 +206,8 @@ def _train(part: Any, out: Path) -> None:
         case Probe(rows=rows, model=model):
             recipe.probe_model(out, rows, report, model)
         case Diffusion(rows=rows, samples=samples, minutes=minutes, seed=seed, start=start, render=render):
-            config = DiffusionConfig(samples=samples, seed=seed)
-            recipe.train_diffusion(out, config, rows=rows, report=report, minutes=minutes, start=start, render=render)
+            config = DiffusionConfig(samples=samples, minutes=minutes, seed=seed)
+            recipe.train_diffusion(out, config, rows=rows, report=report, start=start, render=render)
 
 
 def publish(source: Path, target: Path) -> None:

@@ -42,6 +42,7 @@ class DiffusionConfig:
     """Schedule of the joint training."""
 
     samples: int = 100_000
+    minutes: float | None = None  # of training, after which it ends too; the learning rate falls towards either end
     batch: int = 8
     learning_rate: float = 2e-3
     final_rate: float = 0.03
@@ -113,9 +114,14 @@ class DiffusionTrainer:
         self.seconds += time.monotonic() - started
         return value
 
+    def done(self) -> float:
+        """How much of the schedule is over, in samples or in time, whichever is further; 1 at the end."""
+        timed = 0.0 if self.config.minutes is None else self.seconds / (60 * self.config.minutes)
+        return min(1.0, max(self.samples / self.config.samples, timed))
+
     def _learning_rate(self) -> float:
         config = self.config
-        done = min(1.0, self.samples / config.samples)
+        done = self.done()
         fall = 1.0 if done < config.decay_from else max(config.final_rate, (1 - done) / (1 - config.decay_from))
         return config.learning_rate * min(1.0, (self.step + 1) / config.warmup_steps) * fall
 
@@ -249,20 +255,19 @@ class FrozenParts:
 
 def run_training(
     trainer: DiffusionTrainer, *, checkpoint: Path, every: dict[float, Callable[[DiffusionTrainer], None]],
-    save_seconds: float = 120.0, stop: Callable[[], bool] = lambda: False,
+    save_seconds: float = 120.0,
 ) -> None:  # fmt: skip
-    """Train to the configured number of samples with a checkpoint every ``save_seconds``.
+    """Train to the configured number of samples or minutes with a checkpoint every ``save_seconds``.
 
     Args:
         trainer: fresh or resumed.
         checkpoint: where its state goes.
         every: hooks by their period in seconds of training; each also runs once at the end.
         save_seconds: at most this much training is lost to a kill.
-        stop: asked after every step.
     """
     due = {period: trainer.seconds + period for period in every}
     save_due = trainer.seconds + save_seconds
-    while trainer.samples < trainer.config.samples and not stop():
+    while trainer.done() < 1:
         trainer.train_step()
         if trainer.seconds >= save_due:
             trainer.save(checkpoint)

@@ -174,7 +174,7 @@ def train_autoencoder(out: Path, pool: PortraitPool, decoder_steps: int, report:
 
 def train_diffusion(
     out: Path, config: DiffusionConfig, *, rows: int, report: Report, probe_samples: int = 10_000,
-    export_seconds: float = 240.0, minutes: float | None = None, start: str | None = None, render: bool = True,
+    export_seconds: float = 240.0, start: str | None = None, render: bool = True,
 ) -> None:  # fmt: skip
     """UNet and ControlNet into ``out/diffusion``; needs text encoder and autoencoder.
 
@@ -185,7 +185,6 @@ def train_diffusion(
         report: called with rows of progress.
         probe_samples: pictures between two probes.
         export_seconds: seconds of training between exports of the averaged weights.
-        minutes: stop after so many minutes of training.
         start: a model ("builtin" or a folder) to begin from; fresh weights where None. A checkpoint goes before it.
         render: fill the pool beside the training; False where another process does.
     """
@@ -201,22 +200,21 @@ def train_diffusion(
     if not trainer.resume(out / "state.pt") and start is not None:
         trainer.begin_from(GuidanceModels.load(start))
     curve = Curve(out / "diffusion.csv", CURVE_COLUMNS, trainer.step)
-    probe = lru_cache(maxsize=1)(lambda: _probe(pool, held_out, spec))  # built when it is first due
+    probe = lru_cache(maxsize=1)(lambda: _probe(pool, held_out, spec, net_steps=200))  # built when it is first due
     due = trainer.samples + probe_samples
 
     def probe_when_due(t: DiffusionTrainer) -> None:
         nonlocal due
-        if t.samples >= min(due, config.samples):
+        if t.samples >= due or t.done() >= 1:
             _quick_probe(t, probe(), out, curve, report)
             due = t.samples + probe_samples
 
-    seconds = float("inf") if minutes is None else minutes * 60
     hooks: dict[float, Callable[[DiffusionTrainer], None]] = {
         20.0: lambda t: _log(t, curve, report),
         20.001: probe_when_due,
         export_seconds: lambda t: export_denoiser(t, out / "diffusion"),
     }
-    run_training(trainer, checkpoint=out / "state.pt", every=hooks, stop=lambda: trainer.seconds >= seconds)
+    run_training(trainer, checkpoint=out / "state.pt", every=hooks)
     probe_model(out, rows, report)
 
 

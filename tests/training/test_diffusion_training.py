@@ -55,6 +55,16 @@ def test_training_runs_to_its_end_and_the_export_is_a_resident_model(trainer, fo
     assert (again - pictures).square().mean() < 1e-3  # the autoencoder's own error
 
 
+def test_the_schedule_follows_samples_or_time_whichever_ends_first(folder, pool):
+    config = dataclasses.replace(SMALL, samples=1000, minutes=10.0, decay_from=0.5)
+    trainer = DiffusionTrainer(config, pool, FrozenParts.load(folder), ConditionSpec())
+    trainer.step, trainer.samples, trainer.seconds = 10, 100, 450.0
+    assert trainer.done() == pytest.approx(0.75)
+    assert trainer._learning_rate() == pytest.approx(0.5 * config.learning_rate)
+    trainer.samples = 1000
+    assert trainer.done() == 1.0
+
+
 def test_a_training_can_begin_from_another_model(trainer, folder, pool):
     export_denoiser(trainer, folder)
     models = GuidanceModels.load(folder)
