@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ap3d.errors import DataFileError
 from ap3d.rig.protocol import RigParams
+from ap3d.rig.skeleton import Skeleton
 from ap3d.training.attributes import AGES, BUILDS, GENDERS
 
 PATH = Path(__file__).resolve().parent.parent / "builtin" / "rig.npz"
@@ -188,6 +189,16 @@ class BuiltinRig:
         head = _compose(neck, local[:, 1])
         root = torch.eye(3, 4).to(neck).expand_as(neck)
         return torch.stack([root, neck, head, _compose(head, local[:, 2]), _compose(head, local[:, 3])], 1)
+
+    def skeleton(self, params: RigParams) -> Skeleton:
+        """Root, neck, head and eyes of a shape (a batch of one); the jaw is an expression of this rig."""
+        joints = (self._joints.flatten() + params.shape @ self._joint_basis).reshape(-1, 3)[[0, 0, 1, 3, 4]]
+        return Skeleton(
+            names=("root", "neck", "head", "left_eye", "right_eye"),
+            parents=(-1, 0, 1, 2, 2),
+            positions=joints * params.scale + params.translation,
+            weights=self._weights,
+        )
 
     def landmarks(self, params: RigParams) -> Tensor:
         """The 68 iBUG landmarks and the two eye centres (68: subject's right, 69: left), ``[B, 70, 3]``."""

@@ -1,0 +1,94 @@
+"""``ap3d export``: a bundle at any expression and pose as a file for other programs."""
+
+import argparse
+import math
+from pathlib import Path
+
+import torch
+
+from ap3d.errors import DataFileError, InputError
+from ap3d.export.formats import MESH_FORMAT, export_format
+from ap3d.export.gaussians import export_gaussians, named_expression
+from ap3d.motion import Motion
+from ap3d.motion.arkit_csv import read_arkit_csv
+from ap3d.motion.procedural import talking
+from ap3d.rig.protocol import RigParams
+from ap3d.splats.bundle import Bundle, load_bundle
+from ap3d.storage import Store
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write the file and say what it holds."""
+    _check(options)
+    out = Path(options.out)
+    target = Store(str(out.parent))
+    target.check_writable()
+    bundle = load_bundle(options.bundle)
+    motion = None if options.motion is None else _motion(options, bundle).to(bundle.rig)
+    params = _posed(bundle, options, motion)
+    data, about = (
+        _mesh(bundle, params, options, motion) if options.format == MESH_FORMAT else _splats(bundle, params, options)
+    )
+    target.write_bytes(out.name, data)
+    print(f"{options.out}: {about}, {len(data) / 1e6:.1f} MB")
+    return 0
+
+
+def _splats(bundle: Bundle, params: RigParams, options: argparse.Namespace) -> tuple[bytes, str]:
+    _, axes = export_format(options.format, options.axes)
+    data = export_gaussians(bundle, params, options.format, options.axes)
+    flat = " without view dependence" if options.format == "splat" and bundle.avatar.sh_degree else ""
+    return data, f"{len(bundle.avatar):,} Gaussians as {options.format}{flat}, {axes}"
+
+
+def _mesh(bundle: Bundle, params: RigParams, options: argparse.Namespace, motion: Motion | None) -> tuple[bytes, str]:
+    from ap3d.export.mesh_glb import export_mesh
+
+    data = export_mesh(bundle, params, motion if options.frame is None else None, options.texture_size)
+    moving = f" and {len(motion)} frames of motion" if motion is not None and options.frame is None else ""
+    return data, f"mesh of rig {bundle.rig.name} with {bundle.rig.n_expression} morph targets{moving}"
+
+
+def _posed(bundle: Bundle, options: argparse.Namespace, motion: Motion | None) -> RigParams:
+    params = bundle.params
+    if motion is not None:
+        frame = options.frame or 0
+        if not 0 <= frame < len(motion):
+            raise InputError(f"--frame must lie from 0 to {len(motion) - 1} for this motion, got {frame}")
+        params = motion.params(params, frame)
+    if options.expression is not None:
+        params = params.replace(expression=named_expression(bundle.rig, options.expression))
+    if options.head is not None:
+        params = params.replace(head=torch.tensor([[math.radians(angle) for angle in options.head]]))
+    return params
+
+
+def _motion(options: argparse.Namespace, bundle: Bundle) -> Motion:
+    names = tuple(bundle.rig.expression_names)
+    if options.motion == "talk":
+        return talking(names, 4.0, 25.0, torch.Generator().manual_seed(options.seed))
+    if not options.motion.lower().endswith(".csv"):
+        raise InputError(f"--motion must be 'talk' or an ARKit-52 .csv file, got {options.motion!r}")
+    try:
+        return read_arkit_csv(Path(options.motion).read_bytes(), names)
+    except OSError as error:
+        raise DataFileError(f"cannot read motion {options.motion}: {error.strerror}") from error
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.format == MESH_FORMAT:
+        suffix = ".glb"
+        if options.axes is not None and options.axes != "y-up":
+            raise InputError("the specification of glTF fixes its axes to y-up; leave out --axes")
+    else:
+        suffix = export_format(options.format, options.axes)[0].suffix
+    if not options.out.lower().endswith(suffix):
+        raise InputError(f"--out must end in {suffix} for format {options.format}, got {options.out!r}")
+    if options.expression is not None and options.motion is not None:
+        raise InputError("--expression and --motion exclude each other")
+    if options.frame is not None and options.motion is None:
+        raise InputError("--frame needs --motion")
+    if options.head is not None and not all(abs(angle) <= 90 for angle in options.head):
+        raise InputError(f"--head takes angles from -90 to 90 degrees, got {options.head}")
+    if not 64 <= options.texture_size <= 4096:
+        raise InputError(f"--texture-size must lie from 64 to 4096, got {options.texture_size}")

@@ -1,0 +1,84 @@
+"""A posed bundle as a file of Gaussians in any format, and such a file back in the world."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ap3d.errors import InputError
+from ap3d.export.axes import from_file, to_file
+from ap3d.export.formats import export_format
+from ap3d.motion.expressions import COMBINATIONS
+from ap3d.raster.splats import Splats, require_finite
+from ap3d.rig.protocol import Rig, RigParams
+from ap3d.splats.bundle import Bundle
+
+
+@torch.no_grad()
+def export_gaussians(bundle: Bundle, params: RigParams, name: str, axes: str | None = None) -> bytes:
+    """The avatar at a pose (a batch of one) in a format of :data:`ap3d.export.FORMATS`.
+
+    Raises:
+        InputError: no such format, or axes that it cannot have.
+        NumericalError: the bundle holds values that are not finite.
+    """
+    chosen, axes = export_format(name, axes)
+    splats = bundle.pose(params)
+    for field, tensor in splats.tensors().items():
+        require_finite(f"{field} of the avatar", tensor)
+    scale = 1 / float(params.scale[0, 0]) if chosen.metres else 1.0
+    data: bytes = chosen.load().write(to_file(splats, axes, scale), notes_of(bundle.facts))
+    return data
+
+
+def import_gaussians(data: bytes, name: str, axes: str | None = None, units_per_metre: float = 1.0) -> Splats:
+    """The Gaussians of an exported file in world axes and units.
+
+    Args:
+        data: content of the file.
+        name: its format.
+        axes: those it was written with, by default the format's.
+        units_per_metre: the rig's scale, for formats in metres.
+
+    Raises:
+        DataFileError: not such a file, or damaged.
+    """
+    chosen, axes = export_format(name, axes)
+    splats: Splats = chosen.load().read(data)
+    return from_file(splats, axes, 1 / units_per_metre if chosen.metres else 1.0)
+
+
+def notes_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file that can hold notes says about the avatar."""
+    names = ("prompt", "seed", "rig", "ap3d_version", "licences")
+    return {name: facts[name] for name in names if name in facts}
+
+
+def named_expression(rig: Rig, text: str) -> torch.Tensor:
+    """Expression coefficients ``[1, E]`` of ``NAME[=VALUE],...``: the rig's own actions and named combinations.
+
+    Raises:
+        InputError: a name that the rig does not have, or a value that is no number.
+    """
+    values = torch.zeros(1, rig.n_expression)
+    names = list(rig.expression_names)
+    for part in text.split(","):
+        name, _, amount = (piece.strip() for piece in part.partition("="))
+        strength = _number(name, amount or "1")
+        actions = {name: 1.0} if name in names else COMBINATIONS.get(name)
+        if actions is None or not set(actions) <= set(names):
+            known = ", ".join([*(c for c, a in COMBINATIONS.items() if set(a) <= set(names)), *names])
+            raise InputError(f"rig {rig.name} has no expression {name!r}; there are: {known}")
+        for action, value in actions.items():
+            values[0, names.index(action)] += strength * value
+    return values
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not -10 <= value <= 10:
+        raise InputError(f"the strength of expression {name!r} must be a number such as 0.7, got {text!r}")
+    return value
