@@ -2,15 +2,15 @@
 
 import argparse
 import math
+import sys
 from pathlib import Path
 
 import torch
 
-from ap3d.errors import DataFileError, InputError
+from ap3d.errors import InputError
 from ap3d.export.formats import MESH_FORMAT, export_format
 from ap3d.export.gaussians import export_gaussians, named_expression
-from ap3d.motion import Motion
-from ap3d.motion.arkit_csv import read_arkit_csv
+from ap3d.motion import Motion, read_motion
 from ap3d.motion.procedural import talking
 from ap3d.rig.protocol import RigParams
 from ap3d.splats.bundle import Bundle, load_bundle
@@ -24,7 +24,7 @@ def export(options: argparse.Namespace) -> int:
     target = Store(str(out.parent))
     target.check_writable()
     bundle = load_bundle(options.bundle)
-    motion = None if options.motion is None else _motion(options, bundle).to(bundle.rig)
+    motion = _motion(options, bundle)
     params = _posed(bundle, options, motion)
     data, about = (
         _mesh(bundle, params, options, motion) if options.format == MESH_FORMAT else _splats(bundle, params, options)
@@ -63,16 +63,17 @@ def _posed(bundle: Bundle, options: argparse.Namespace, motion: Motion | None) -
     return params
 
 
-def _motion(options: argparse.Namespace, bundle: Bundle) -> Motion:
-    names = tuple(bundle.rig.expression_names)
+def _motion(options: argparse.Namespace, bundle: Bundle) -> Motion | None:
+    """The motion in the rig's own basis; what the conversion dropped is said."""
+    if options.motion is None:
+        return None
     if options.motion == "talk":
+        names = tuple(bundle.rig.expression_names)
         return talking(names, 4.0, 25.0, torch.Generator().manual_seed(options.seed))
-    if not options.motion.lower().endswith(".csv"):
-        raise InputError(f"--motion must be 'talk' or an ARKit-52 .csv file, got {options.motion!r}")
-    try:
-        return read_arkit_csv(Path(options.motion).read_bytes(), names)
-    except OSError as error:
-        raise DataFileError(f"cannot read motion {options.motion}: {error.strerror}") from error
+    motion = read_motion(options.motion).to(bundle.rig)
+    for note in motion.notes:
+        print(note, file=sys.stderr)
+    return motion
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from plyfile import PlyData
 
+from ap3d.motion import Motion
 from ap3d.raster.reference import rotation_matrices
 from ap3d.raster.splats import Splats
 from ap3d.rig.protocol import RigParams
@@ -30,6 +31,16 @@ def painted_bundle(rig, count: int, degree: int) -> Bundle:  # type: ignore[no-u
     avatar = replace(avatar, f_dc=palette[labels] + 0.2 * torch.randn(count, 3, generator=generator), f_rest=noise)
     facts = MADE_UP | {"topology_sha256": rig.topology_sha256, "sh_degree": degree}
     return Bundle(facts, avatar, params, rig, triangle_frames(vertices, rig.faces))
+
+
+def nodding_motion(bundle: Bundle, frames: int, fps: float) -> Motion:
+    """The jaw opens while the head nods."""
+    names = tuple(bundle.rig.expression_names)
+    still = Motion.still(frames, fps, "arkit52", names)
+    ramp = torch.linspace(0, 1, frames)
+    expression = still.expression.clone()
+    expression[:, names.index("jawOpen")] = ramp
+    return replace(still, expression=expression, head=torch.outer(ramp, torch.tensor([0.3, 0.0, 0.0])))
 
 
 def ply_columns(data: bytes, *names: str) -> np.ndarray:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from export_helpers import nodding_motion
 
 from ap3d.export.gaussians import export_gaussians
 from ap3d.export.mesh_glb import export_mesh
-from ap3d.motion.procedural import talking
 from ap3d.splats.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +35,7 @@ def issues(data: bytes, folder: Path) -> list[dict[str, Any]]:
 
 @needs_validator
 def test_the_rigged_mesh_has_no_issues(painted: Bundle, tmp_path: Path) -> None:
-    motion = talking(tuple(painted.rig.expression_names), 1.0, 10.0, torch.Generator().manual_seed(0))
+    motion = nodding_motion(painted, 10, 10.0)
     assert issues(export_mesh(painted, painted.params, motion, texture_size=64), tmp_path) == []
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from export_helpers import painted_bundle, psnr
+from export_helpers import nodding_motion, painted_bundle, psnr
 from scipy.spatial import cKDTree
 
 from ap3d.animation import bundle_camera, render
@@ -14,8 +14,6 @@ from ap3d.errors import DataFileError
 from ap3d.export.glb import GlbReader
 from ap3d.export.mesh_glb import export_mesh
 from ap3d.export.mesh_reader import RiggedMesh, read_mesh
-from ap3d.motion import Motion
-from ap3d.motion.procedural import talking
 from ap3d.raster.mesh import interpolate, rasterize_mesh
 from ap3d.rig.builtin import axis_angle_matrix
 from ap3d.rig.protocol import RigParams
@@ -146,7 +144,7 @@ def test_a_pose_becomes_the_files_default(smooth: Bundle) -> None:
 
 def test_a_motion_becomes_an_animation(smooth: Bundle) -> None:
     names = tuple(smooth.rig.expression_names)
-    motion: Motion = talking(names, 1.0, 20.0, torch.Generator().manual_seed(0))
+    motion = nodding_motion(smooth, 20, 20.0)
     glb = GlbReader(export_mesh(smooth, smooth.params, motion, texture_size=64))
     animation = glb.document["animations"][0]
     by_path = {c["target"]["path"]: animation["samplers"][c["sampler"]] for c in animation["channels"]}
