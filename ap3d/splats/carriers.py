@@ -6,6 +6,8 @@ matter which of their triangles is the nearest. Weights of neighbouring triangle
 out. So Gaussians side by side move alike.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
@@ -13,7 +15,15 @@ from torch import Tensor
 
 from ap3d.rig.protocol import Rig
 from ap3d.rig.regions import Label, azimuth_degrees, point_labels
-from ap3d.splats.frames import TriangleFrames, triangle_frames
+from ap3d.splats.avatar import GaussianAvatar, Group
+from ap3d.splats.frames import (
+    TriangleFrames,
+    quaternion_conjugate,
+    quaternion_product,
+    quaternions_from_matrices,
+    rotate_by_quaternions,
+    triangle_frames,
+)
 from ap3d.splats.posing import MAXIMUM_TRIANGLES
 
 ROOT_REACH = (0.012, 0.030)  # metres from the skin: hair follows it whole, not at all
@@ -42,6 +52,46 @@ def cloth_carriers(rig: Rig, vertices: Tensor, points: Tensor) -> tuple[Tensor, 
     """As :func:`hair_carriers` for cloth: up to four triangles of the torso around each point."""
     frames = triangle_frames(vertices, rig.faces)
     return strongest_first(*_smooth_neighbours(_body_faces(rig, frames), frames, points, MAXIMUM_TRIANGLES)[:2])
+
+
+def rebound(avatar: GaussianAvatar, rig: Rig, vertices: Tensor) -> GaussianAvatar:
+    """Choose the triangles of hair and clothes anew, where the fits have moved them; nothing moves at the neutral pose.
+
+    Clothes that lie on the surface stay on their one triangle, and so does an avatar that has one triangle throughout.
+
+    Args:
+        avatar: on the CPU.
+        rig: what it is bound to.
+        vertices: ``[V, 3]`` its neutral mesh.
+    """
+    if not avatar.extra_binding.shape[1]:
+        return avatar
+    frames = triangle_frames(vertices, rig.faces)
+    points = avatar.pose(frames, frames).means.detach()
+    free = (avatar.group == Group.CLOTHES) & (avatar.extra_weights > 0).any(1)
+    triangles = torch.cat([avatar.binding[:, None], avatar.extra_binding], 1)
+    weights = torch.cat([1 - avatar.extra_weights.sum(1, keepdim=True), avatar.extra_weights], 1)
+    count = triangles.shape[1]
+    for chosen, carriers in ((avatar.group == Group.HAIR, hair_carriers), (free, cloth_carriers)):
+        if chosen.any():
+            ids, shares = carriers(rig, vertices, points[chosen])
+            triangles[chosen], weights[chosen] = strongest_first(ids[:, :count], shares[:, :count])
+    return _moved_to(avatar, triangles[:, 0], frames).bound_to(triangles, weights)
+
+
+def _moved_to(avatar: GaussianAvatar, binding: Tensor, frames: TriangleFrames) -> GaussianAvatar:
+    """The same Gaussians at the frames' pose, with offsets and shapes in the frames of other triangles."""
+    rotation = quaternions_from_matrices(frames.rotation)
+    turn = quaternion_product(quaternion_conjugate(rotation[binding]), rotation[avatar.binding])
+    grow = (frames.scale[avatar.binding] / frames.scale[binding])[:, None]
+    inverse = frames.rotation[binding].transpose(1, 2)
+    shift = (inverse @ (frames.origin[avatar.binding] - frames.origin[binding])[..., None])[..., 0]
+    local = lambda x: grow * rotate_by_quaternions(turn, x) + shift / frames.scale[binding][:, None]  # noqa: E731
+    return replace(
+        avatar, xyz=local(avatar.xyz), initial_xyz=local(avatar.initial_xyz), binding=binding,
+        rotation=quaternion_product(turn, avatar.rotation), scaling=avatar.scaling + grow.log(),
+        initial_scaling=avatar.initial_scaling + grow.log(),
+    )  # fmt: skip
 
 
 def body_shares(rig: Rig, frames: TriangleFrames, points: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from ap3d.cameras import Cameras
 from ap3d.config import Config
 from ap3d.rig.protocol import RigParams
 from ap3d.splats.avatar import GaussianAvatar, Group
+from ap3d.splats.carriers import rebound
 from ap3d.splats.fitting import FitSettings, TargetViews, fit
 from ap3d.splats.floaters import attached_mask
 from ap3d.splats.frames import triangle_frames
@@ -27,7 +28,7 @@ class InitialiseStage:
     """Makes the first Gaussians and fits them to the static views."""
 
     name = "initialise"
-    version = 2
+    version = 3
     inputs: tuple[str, ...] = ("portrait",)
 
     def settings(self, config: Config) -> Any:
@@ -58,6 +59,7 @@ class InitialiseStage:
         fitted = fill_unseen(optimizer.detached(), [target], frames).to("cpu")
         frames = frames.to("cpu")
         fitted = fitted.select(attached_mask(fitted, frames, context.resources.models.flat_background))
+        fitted = rebound(fitted, rig, vertices)
         metrics = {"fit_loss": loss, "gaussians": float(len(fitted))}
         return StageResult({"avatar.safetensors": pack_tensors(fitted.tensors())}, metrics)
 

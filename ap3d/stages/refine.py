@@ -12,6 +12,7 @@ from ap3d.perception.matte import flat_background_matte
 from ap3d.pictures import contact_sheet, png_bytes
 from ap3d.portrait.silhouettes import rig_silhouettes
 from ap3d.raster.splats import rasterize_splats
+from ap3d.splats.carriers import rebound
 from ap3d.splats.fitting import FitSettings, TargetViews, fit
 from ap3d.splats.floaters import attached_mask
 from ap3d.splats.frames import triangle_frames
@@ -29,7 +30,7 @@ class RefineStage:
     """Sharpens the avatar with pictures that the diffusion model improved."""
 
     name = "refine"
-    version = 2
+    version = 3
     inputs: tuple[str, ...] = ("portrait", "whole")
 
     def settings(self, config: Config) -> Any:
@@ -42,6 +43,7 @@ class RefineStage:
         losses = run.optimise()
         avatar = run.optimizer.detached().to("cpu")
         avatar = avatar.select(attached_mask(avatar, run.neutral.to("cpu"), run.models.flat_background))
+        avatar = rebound(avatar, run.rig, run.rig.vertices(run.params)[0])
         metrics = {"refine_loss": losses[-1]} if losses else {}
         outputs = {"avatar.safetensors": pack_tensors(avatar.tensors())}
         if run.targets:

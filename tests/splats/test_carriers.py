@@ -1,13 +1,15 @@
 """Hair and clothes on several triangles: nothing tears, the skull carries the top, the chest the ends."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from test_avatar import covariances
 
 from ap3d.rig.protocol import RigParams
 from ap3d.splats.avatar import GaussianAvatar, Group
-from ap3d.splats.carriers import cloth_carriers, hair_carriers
+from ap3d.splats.carriers import cloth_carriers, hair_carriers, rebound
 from ap3d.splats.frames import triangle_frames
 from ap3d.splats.initial import bind, seeds_avatar
 
@@ -91,6 +93,24 @@ def test_weights_are_smooth_and_strongest_first(rig, neutral, carriers) -> None:
     assert ids.shape == weights.shape == (len(points), 4)
     torch.testing.assert_close(weights.sum(1), torch.ones(len(points)))
     assert bool((weights[:, :-1] >= weights[:, 1:]).all()) and bool((weights >= 0).all())
+
+
+def test_choosing_triangles_anew_moves_nothing_at_rest_and_mends_what_the_fit_has_torn(rig, neutral) -> None:  # type: ignore[no-untyped-def]
+    avatar, frames = hair(rig, neutral, 4), triangle_frames(rig.vertices(neutral)[0], rig.faces)
+    generator = torch.Generator().manual_seed(0)
+    count = len(avatar)
+    shuffled = avatar.extra_weights * torch.rand(count, 1, generator=generator)
+    torn = replace(avatar, extra_weights=shuffled, rotation=torch.randn(count, 4, generator=generator))
+    mended = rebound(torn, rig, rig.vertices(neutral)[0])
+    before, after = torn.pose(frames, frames), mended.pose(frames, frames)
+    torch.testing.assert_close(after.means, before.means, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(covariances(after), covariances(before), atol=1e-6, rtol=1e-3)
+    initial = replace(mended, xyz=mended.initial_xyz, scaling=mended.initial_scaling).pose(frames, frames)
+    torch.testing.assert_close(initial.means, before.means, atol=1e-4, rtol=1e-4)
+    turn = {"neck": [0.0, 0.4 * TURN, 0.0], "head": [0.0, 0.6 * TURN, 0.0]}
+    assert largest_stretch(*moved(rig, neutral, torn, **turn)) > 4
+    assert largest_stretch(*moved(rig, neutral, mended, **turn)) < 2.2
+    assert rebound(avatar.single(), rig, rig.vertices(neutral)[0]).extra_binding.shape[1] == 0
 
 
 @pytest.mark.parametrize("triangles", [1, 2, 4])
