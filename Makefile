@@ -1,4 +1,4 @@
-# make demo | test | lint | bench: each sets up .venv first, once.
+# make demo | test | lint | bench | sanitize: each sets up .venv first, once.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -7,7 +7,7 @@ DEMO_OUT ?= out/demo
 # The gallery opens from there; two workers share the machine.
 DEMO = $(BIN)/python -m jobs.generate --prompts jobs/demo_prompts.txt --out $(DEMO_OUT) --preset builtin --executor ray --workers 2
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint bench sanitize clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml constraints.txt $(KERNEL_SOURCES)
@@ -31,6 +31,10 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/raster.py
+
+# The raster tests with the kernels under AddressSanitizer and UBSan; needs g++.
+sanitize: $(READY)
+	$(BIN)/python -m tests.raster.sanitized $(ARGS)
 
 clean:
 	rm -rf .venv build out runs

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ap3d.cameras import Cameras
-from ap3d.errors import NumericalError
+from ap3d.errors import InputError, NumericalError
 from ap3d.raster.backends import splat_backend, splat_backend_name
+
+LARGEST_LENGTH = 1e9  # world units or pixels: far beyond any scene, and products of two still fit float32
 
 
 @dataclass(frozen=True)
@@ -139,19 +141,27 @@ def rasterize_splats(
 
     Raises:
         ValueError: a shape or degree is wrong.
-        InputError: the backend does not exist, or not for this device or rule.
-        NumericalError: a value is not finite.
+        InputError: a focal length is not positive; the backend does not exist, or not for this device or rule.
+        NumericalError: a value is not finite, or so large that the picture's would not be.
         MissingDependencyError: the backend is not installed.
     """
     degree = splats.sh_degree if sh_degree is None else sh_degree
     if not 0 <= degree <= splats.sh_degree:
         raise ValueError(f"sh_degree {degree} is outside 0..{splats.sh_degree}, the degrees held")
-    cameras_tensors = {"cam2world": cameras.cam2world, "intrinsics": cameras.intrinsics}
-    for name, tensor in (splats.tensors() | cameras_tensors).items():
+    for name, tensor in splats.tensors().items():
         require_finite(name, tensor)
+    geometry = {"means": splats.means, "scales": splats.scales}
+    geometry |= {"cam2world": cameras.cam2world, "intrinsics": cameras.intrinsics}
+    for name, tensor in geometry.items():
+        require_bounded(name, tensor)
+    if not bool((cameras.intrinsics[:, :2] > 0).all()):
+        raise InputError("intrinsics: focal lengths must be above 0 pixels")
     name = splat_backend_name(backend, splats.means.device)
     own = INRIA if name == "diff_gaussian_rasterization" else GSPLAT
-    return splat_backend(name)(splats, cameras, degree, rule or own)
+    images: SplatImages = splat_backend(name)(splats, cameras, degree, rule or own)
+    for part in ("color", "depth"):
+        require_finite(f"the rendered {part} (from Gaussians too bright or too far away)", getattr(images, part))
+    return images
 
 
 def require_finite(name: str, tensor: Tensor) -> None:
@@ -159,3 +169,9 @@ def require_finite(name: str, tensor: Tensor) -> None:
     values = tensor.detach()
     if not bool(values.sum().isfinite()) and not bool(torch.isfinite(values).all()):
         raise NumericalError(f"{name} holds values that are not finite")
+
+
+def require_bounded(name: str, tensor: Tensor) -> None:
+    """Raise ``NumericalError`` unless every length is finite and one that the kernels' arithmetic can hold."""
+    if not bool((tensor.detach().abs() <= LARGEST_LENGTH).all()):
+        raise NumericalError(f"{name} holds values beyond {LARGEST_LENGTH:g}, or not finite")
