@@ -26,9 +26,8 @@ LEFT_EYE = (
 )  # fmt: skip
 RIGHT_IRIS = (468, 469, 470, 471, 472)
 LEFT_IRIS = (473, 474, 475, 476, 477)
-# The refined parts in the order of the network's outputs, and how many points of an eye are its contour.
-REFINED = (LIPS, RIGHT_EYE, LEFT_EYE, RIGHT_IRIS, LEFT_IRIS)
-EYE_CONTOUR = 16
+REFINED = (LIPS, RIGHT_EYE, LEFT_EYE, RIGHT_IRIS, LEFT_IRIS)  # in the order of the network's outputs
+EYE_CONTOUR, EYE_RINGS = 16, 48  # an eye's table begins with its contour; two rings of skin follow
 
 # The rigs' 70 landmarks: 68 of iBUG, then the right and the left eye's centre.
 IBUG = (

@@ -101,6 +101,11 @@ class BuiltinRig:
         self._lid_shares = shares[self._lid_vertices]
         self._blinks = [self.expression_names.index(f"eyeBlink{s}") for s in ("Left", "Right")]
 
+    def linear_basis(self) -> tuple[Tensor, Tensor]:
+        """Offsets of the unposed vertices in metres: of shape ``[S, V, 3]`` and of expression ``[E, V, 3]``."""
+        basis = self._basis.reshape(len(self._basis), -1, 3)
+        return basis[: self.n_shape], basis[self.n_shape :]
+
     def lid_edge(self) -> Tensor:
         """Edge of the left upper lid on the template, inner to outer corner: ``[K, 2]`` x, y in metres."""
         corners = self._landmarks[0][[42, 45]][:, :1][:, 0]
