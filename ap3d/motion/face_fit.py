@@ -1,6 +1,6 @@
-"""Head pose, identity and expression weights from tracked points: Gauss-Newton on a model that is linear in its weights.
+"""Head pose, identity and expression weights from tracked points: Gauss-Newton on a model linear in its weights.
 
-All quantities are relative to the inter-ocular distance in the picture, so that one set of weights suits every video. The
+Distances in the picture are relative to the inter-ocular distance, so that one set of weights suits every video. The
 camera is OpenCV's: x right, y down, z forward; its axes turn the head's (y up, face to +z) by diag(1, -1, -1).
 """
 
@@ -15,7 +15,7 @@ from ap3d.rig.builtin import axis_angle_matrix
 FLIP = torch.tensor([1.0, -1.0, -1.0])
 SHAPE_WEIGHT = 0.6  # how much a shape coefficient of 1 costs, in squared uncertainties of a point
 ACTION_WEIGHT, ACTION_COST = 1.5, 0.4  # squared and absolute cost of an action
-SMOOTHNESS = 6.0  # cost of a change from frame to frame at 25 frames/s
+SMOOTHNESS = 20.0  # cost of a change from frame to frame at 25 frames/s
 CALM = 0.1  # quantile of an action over a clip that counts as the person's rest
 HUBER = 2.5  # uncertainties from which on a point counts less
 CHUNK = 256
@@ -121,7 +121,7 @@ def _bent(model: FaceModel, rest: Tensor, weights: Tensor) -> Tensor:
 def _residuals(
     model: FaceModel, rest: Tensor, seen: Tensor, camera: Camera, pose: Pose, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels missing ``[T, K, 2]``, their derivative by camera-axis metres ``[T, K, 2, 3]``, inter-ocular unit ``[T]``."""
+    """Pixels missing ``[T, K, 2]``, derivative of a pixel by metres ``[T, K, 2, 3]``, inter-ocular unit ``[T]``."""
     placed = place(_bent(model, rest, weights), pose)
     inverse = camera.focal / placed[..., 2]
     zero = torch.zeros_like(inverse)
@@ -186,13 +186,20 @@ def _normal_equations(
     p, a, r = flat(pose_columns), flat(columns), residual.flatten(1)[..., None]
     right = (weighted.transpose(1, 2) @ r)[..., 0]
     pose_right = (weighted_pose.transpose(1, 2) @ r)[..., 0]
-    return weighted_pose.transpose(1, 2) @ p, weighted_pose.transpose(1, 2) @ a, weighted.transpose(1, 2) @ a, pose_right, right
+    return (
+        weighted_pose.transpose(1, 2) @ p,
+        weighted_pose.transpose(1, 2) @ a,
+        weighted.transpose(1, 2) @ a,
+        pose_right,
+        right,
+    )
 
 
 def solve_actions(normal: Tensor, target: Tensor, start: Tensor, smoothness: float, iterations: int = 120) -> Tensor:
-    """Weights ``[T, A]`` in 0 to 1 of a quadratic with sparsity and smoothness over time (FISTA, Beck and Teboulle 2009).
+    """Weights ``[T, A]`` in 0 to 1 of a quadratic with sparsity and smoothness over time.
 
-    Minimises ``w H w / 2 - b w + c |w| + q w^2 / 2 + s |w_t - w_(t-1)|^2 / 2``.
+    FISTA (Beck and Teboulle 2009) minimises
+    ``w H w / 2 - b w + c |w| + q w^2 / 2 + s |w_t - w_(t-1)|^2 / 2``.
     """
     normal = normal + ACTION_WEIGHT * torch.eye(normal.shape[1])
     largest = normal.abs().sum(2).amax(1, keepdim=True) + 4 * smoothness

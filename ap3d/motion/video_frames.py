@@ -85,7 +85,7 @@ def open_video(path: str | Path, longest_seconds: float = LONGEST_SECONDS) -> Vi
     finally:
         reader.close()
     width, height = facts["source_size"]
-    if not (SMALLEST_SIDE <= min(width, height) and max(width, height) <= LARGEST_SIDE):
+    if not (min(width, height) >= SMALLEST_SIDE and max(width, height) <= LARGEST_SIDE):
         raise InputError(
             f"video {path} is {width} x {height} pixels; sides from {SMALLEST_SIDE} to {LARGEST_SIDE} can be read"
         )

@@ -6,6 +6,7 @@ projection agrees best with the detections over many people, expressions and vie
 
 import io
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,10 +15,13 @@ from torch import Tensor
 from ap3d.cameras import Cameras, orbit
 from ap3d.framing import FOV_DEGREES, full_radius, head_camera_target
 from ap3d.motion.expressions import ExpressionSampler
+from ap3d.perception.embedding import PATH
+from ap3d.perception.landmarks_mesh import FaceMeshDetector
 from ap3d.perception.protocol import LandmarkDetector
 from ap3d.rig.builtin import BuiltinRig
 from ap3d.training.portraits import Person, Portraitist, sample_person
 
+PICTURES = 320
 SIZE = 256
 FRONT = 0.02  # metres, z of the template: no point lies further back
 SLACK = 0.1  # barycentric weight that a point may lie outside its triangle
@@ -93,8 +97,12 @@ def _fit_triangle(seen: Sightings, point: int, face: Tensor) -> tuple[Tensor, Te
     return face, weights, float(left.square().sum(1).mean())
 
 
-def embedding_bytes(arrays: dict[str, np.ndarray]) -> bytes:
-    """The npz that ``ap3d.perception.embedding`` reads."""
+def export_embedding(folder: Path, count: int = PICTURES) -> Path:
+    """Write the npz that ``ap3d.perception.embedding`` reads, made with the networks of the same folder."""
+    rig = BuiltinRig.load()
+    arrays = embed(rig, draw_sightings(rig, FaceMeshDetector.load(folder), count))
+    path = folder / PATH.name
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
+    path.write_bytes(buffer.getvalue())
+    return path
