@@ -129,6 +129,16 @@ class Readers:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """Render the small fixed held-out set that the tests measure on."""
+
+    to: Path = Path("tests/training/held_out.npz")
+    """The npz; remake it only when the classes or conditions change."""
+    people: int = 10
+    """People drawn, three pictures each."""
+
+
+@dataclass(frozen=True)
 class Publish:
     """Copy the trained models into the package."""
 
@@ -155,6 +165,7 @@ Part = (
     | Annotated[Autoencoder, tyro.conf.subcommand("autoencoder")]
     | Annotated[Diffusion, tyro.conf.subcommand("diffusion")]
     | Annotated[Readers, tyro.conf.subcommand("readers")]
+    | Annotated[HeldOut, tyro.conf.subcommand("held-out")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Landmarks, tyro.conf.subcommand("landmarks")]
     | Annotated[Publish, tyro.conf.subcommand("publish")]
@@ -176,6 +187,12 @@ def run(part: Part) -> None:
             print(path)
         if part.out.resolve() == BUILTIN / "landmarks":
             write_sums()
+        return
+    if isinstance(part, HeldOut):
+        from ap3d.rig.builtin import BuiltinRig
+        from ap3d.training.held_out import render_held_out
+
+        render_held_out(BuiltinRig.load(), part.people).save(part.to)
         return
     common = part.common
     common.out.mkdir(parents=True, exist_ok=True)

@@ -38,6 +38,7 @@ class PortraitSample:
     expression: str
     framing: str
     view: str
+    classes: NDArray[np.uint8] | None = None  # [H, W], only where asked for
 
 
 class Portraitist:
@@ -178,8 +179,9 @@ def person_samples(
     count: int,
     size: int = 128,
     builder: ConditionBuilder | None = None,
+    with_classes: bool = False,
 ) -> list[PortraitSample]:
-    """Samples of one person from several cameras and framings."""
+    """Samples of one person from several cameras and framings; with the parser's class maps where asked."""
     builder = builder or ConditionBuilder(rig)
     portraitist = Portraitist(person, rig)
     cameras, azimuths = sample_views(portraitist.mesh.neutral, rig, rng, count, size)
@@ -189,10 +191,17 @@ def person_samples(
     cropped = cameras.crop(boxes, size)
     images = _bytes(portraitist.render(cropped))
     conditions = _bytes(builder.render(portraitist.mesh.bare[None], cropped))
+    classes = portraitist.render_classes(cropped).byte().numpy() if with_classes else None
     return [
         PortraitSample(
-            images[i], conditions[i], person.attributes, person.expression, framings[i], view_word(float(azimuths[i]))
-        )
+            images[i],
+            conditions[i],
+            person.attributes,
+            person.expression,
+            framings[i],
+            view_word(float(azimuths[i])),
+            None if classes is None else classes[i],
+        )  # fmt: skip
         for i in range(count)
     ]
 
