@@ -103,7 +103,7 @@ class ConditionBuilder:
             self._table[Label[name]] = torch.tensor(code)
         if "BROW" not in spec.codes:
             self._table[Label.BROW] = self._table[Label.SKIN]
-        self._static = torch.cat([rig.template, label_fields(rig)["masks"]], 1)
+        self._static = torch.cat([rig.canonical, label_fields(rig)["masks"]], 1)
         self._face_only = torch.cat([rig.regions["face"], rig.regions["lips"]]).sort().values
         self._white = 1.0 if spec.background == "white" else 0.0
 

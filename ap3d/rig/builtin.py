@@ -15,6 +15,7 @@ from torch import Tensor
 from ap3d.errors import DataFileError
 from ap3d.rig.protocol import RigParams
 from ap3d.rig.skeleton import Skeleton
+from ap3d.rig.skinning import axis_angle_matrix, blend_skin, joint_transforms
 from ap3d.training.attributes import AGES, BUILDS, GENDERS
 
 PATH = Path(__file__).resolve().parent.parent / "builtin" / "rig.npz"
@@ -54,6 +55,7 @@ class BuiltinRig:
         self.sha256 = sha256
         self.default_translation = torch.tensor(TRANSLATION)
         self.template = tensor("template")
+        self.canonical = self.template
         self.faces = tensor("faces", torch.int64)
         self.uv = tensor("uv")
         self.parts = tensor("parts", torch.int64)  # [V], index into PARTS
@@ -134,10 +136,10 @@ class BuiltinRig:
         rest = self.template + (coefficients @ self._basis).reshape(len(coefficients), -1, 3)
         rest = self._close_lids(rest, params.shape, controls)
         joints = (self._joints.flatten() + params.shape @ self._joint_basis).reshape(len(rest), -1, 3)
-        transforms = self._joint_transforms(params, joints, gaze)
-        blended = torch.einsum("vj,bjrc->bvrc", self._weights, transforms)
-        posed = (blended[..., :3] @ rest[..., None])[..., 0] + blended[..., 3]
-        return posed * params.scale[:, None] + params.translation[:, None]
+        joints = joints[:, [0, 0, 1, 3, 4]]  # a resting root, then neck, head, eyes; the jaw is an expression
+        angles = torch.cat([torch.zeros_like(gaze[:, :1]), params.neck[:, None], params.head[:, None], gaze], 1)
+        transforms = joint_transforms(axis_angle_matrix(angles), joints, (-1, 0, 1, 2, 2))
+        return blend_skin(rest, self._weights, transforms, params.scale, params.translation)
 
     def controls(self, params: RigParams) -> tuple[Tensor, Tensor]:
         """ARKit controls after the jaw, lids and eyes of ``params`` were added.
@@ -184,17 +186,6 @@ class BuiltinRig:
         columns = [changed.get(n, params.expression[:, i]) for i, n in enumerate(self.expression_names)]
         return torch.stack(columns, 1), torch.stack(gaze, 1)
 
-    def _joint_transforms(self, params: RigParams, joints: Tensor, gaze: Tensor) -> Tensor:
-        """World transforms ``[B, 5, 3, 4]`` of root, neck, head, left eye, right eye, relative to the rest pose."""
-        angles = torch.cat([params.neck[:, None], params.head[:, None], gaze], 1)
-        rotations = axis_angle_matrix(angles)
-        pivots = joints[:, [0, 1, 3, 4]]
-        local = torch.cat([rotations, (pivots - (rotations @ pivots[..., None])[..., 0])[..., None]], -1)
-        neck = local[:, 0]
-        head = _compose(neck, local[:, 1])
-        root = torch.eye(3, 4).to(neck).expand_as(neck)
-        return torch.stack([root, neck, head, _compose(head, local[:, 2]), _compose(head, local[:, 3])], 1)
-
     def skeleton(self, params: RigParams) -> Skeleton:
         """Root, neck, head and eyes of a shape (a batch of one); the jaw is an expression of this rig."""
         joints = (self._joints.flatten() + params.shape @ self._joint_basis).reshape(-1, 3)[[0, 0, 1, 3, 4]]
@@ -227,23 +218,3 @@ def _signed(plus: Tensor, minus: Tensor, angle: Tensor, gain_plus: float, gain_m
     total = plus * gain_plus - minus * gain_minus + angle
     total = total.clamp(-gain_minus, gain_plus)
     return total, torch.where(total >= 0, total / gain_plus, total / gain_minus)
-
-
-def _compose(outer: Tensor, inner: Tensor) -> Tensor:
-    """Product of affine maps ``[B, 3, 4]``: inner first."""
-    rotation = outer[..., :3] @ inner[..., :3]
-    return torch.cat([rotation, outer[..., :3] @ inner[..., 3:] + outer[..., 3:]], -1)
-
-
-def axis_angle_matrix(vectors: Tensor) -> Tensor:
-    """Rotation matrices ``[..., 3, 3]`` of axis-angle vectors ``[..., 3]`` (Rodrigues), smooth at zero."""
-    squared = (vectors * vectors).sum(-1)[..., None, None]
-    small = squared < 1e-6
-    safe = torch.where(small, torch.ones_like(squared), squared)
-    angle = safe.sqrt()
-    sine = torch.where(small, 1 - squared / 6, angle.sin() / angle)
-    cosine = torch.where(small, 0.5 - squared / 24, (1 - angle.cos()) / safe)
-    x, y, z = vectors.unbind(-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*vectors.shape[:-1], 3, 3)
-    return torch.eye(3).to(vectors) + sine * cross + cosine * (cross @ cross)

@@ -74,6 +74,10 @@ class Rig(Protocol):
     faces: Tensor  # [F, 3] int64, counter-clockwise seen from outside
     uv: Tensor  # [F, 3, 2]
     template: Tensor  # [V, 3] neutral mean head, metres, in world axes (y up, face to +z), before scale and translation
+    canonical: Tensor  # [V, 3] the template in the built-in head's coordinates, which region borders are given in
+    parts: Tensor  # [V] int64: 0 skin, 1 left eye, 2 right eye, 3 upper teeth, 4 lower teeth, 5 tongue, 6 lining
+    face_parts: Tensor  # [F] int64, the same
+    masks: dict[str, Tensor]  # [V] soft, of the skin: lips, ears, lids, mouth
     n_shape: int
     n_expression: int
     expression_basis: str  # "arkit52", "flame2020" or "flame2023"

@@ -146,18 +146,18 @@ def point_labels(rig: "Rig", face_ids: Tensor, template_points: Tensor) -> Tenso
     """Labels (int64 ``[N]``, see :class:`Label`) of points of the surface.
 
     Args:
-        rig: a rig with soft region masks (the built-in one).
+        rig: its canonical positions and soft masks are read.
         face_ids: ``[N]`` the faces that the points lie on.
         template_points: ``[N, 3]`` their positions on ``rig.template``.
     """
     fields = label_fields(rig)
     weights = barycentrics(rig, face_ids, template_points)
-    values = (fields["masks"][rig.faces[face_ids]] * weights[..., None]).sum(1)
-    return labels_from_fields(rig, face_ids, template_points, values)
+    at = lambda field: (field[rig.faces[face_ids]] * weights[..., None]).sum(1)  # noqa: E731
+    return labels_from_fields(rig, face_ids, at(rig.canonical), at(fields["masks"]))
 
 
 def labels_from_fields(rig: "Rig", face_ids: Tensor, points: Tensor, masks: Tensor) -> Tensor:
-    """As :func:`point_labels`, with the masks (lips, ears, mouth; ``[N, 3]``) already interpolated."""
+    """As :func:`point_labels`, with canonical points and masks (lips, ears, mouth; ``[N, 3]``) already interpolated."""
     fields = label_fields(rig)
     lips, ears, mouth = masks.unbind(1)
     part = fields["face_parts"][face_ids]
@@ -177,6 +177,7 @@ def labels_from_fields(rig: "Rig", face_ids: Tensor, points: Tensor, masks: Tens
             label[chosen] = _eye_labels(points[chosen], fields["eye_centres"][eye - 1])
     label[(part == 3) | (part == 4)] = Label.TEETH
     label[part == 5] = Label.TONGUE
+    label[part == 6] = Label.MOUTH
     return label
 
 
@@ -200,22 +201,22 @@ def _label_fields(rig: Any) -> dict[str, Tensor]:
     return {
         "masks": torch.stack([rig.masks["lips"], rig.masks["ears"], rig.masks["mouth"]], 1),
         "face_parts": rig.face_parts,
-        "eye_centres": torch.stack([rig.template[rig.parts == p].mean(0) for p in (1, 2)]),
+        "eye_centres": torch.stack([rig.canonical[rig.parts == p].mean(0) for p in (1, 2)]),
     }
 
 
 def scalp_weight(rig: "Rig") -> Tensor:
     """How much hair grows at each vertex ``[V]``, 0 to 1: a ramp of 18 mm over the hairline, without the ears."""
     fields = label_fields(rig)
-    weight = (hairline_distance(rig.template) / 0.018).clamp(0, 1) * (1 - fields["masks"][:, 1] * 3).clamp(0, 1)
-    return torch.where(rig.parts == 0, weight * (fields["masks"][:, 2] < 0.2), torch.zeros_like(weight))  # type: ignore[attr-defined]
+    weight = (hairline_distance(rig.canonical) / 0.018).clamp(0, 1) * (1 - fields["masks"][:, 1] * 3).clamp(0, 1)
+    return torch.where(rig.parts == 0, weight * (fields["masks"][:, 2] < 0.2), torch.zeros_like(weight))
 
 
 def beard_zone(rig: "Rig") -> Tensor:
     """How much beard grows at each vertex ``[V]``, 0 to 1, without lips and mouth."""
     masks = label_fields(rig)["masks"]
-    weight = beard_weight(rig.template) * (1 - 2 * masks[:, 0]).clamp(0, 1) * (masks[:, 2] < 0.2)
-    return torch.where(rig.parts == 0, weight, torch.zeros_like(weight))  # type: ignore[attr-defined]
+    weight = beard_weight(rig.canonical) * (1 - 2 * masks[:, 0]).clamp(0, 1) * (masks[:, 2] < 0.2)
+    return torch.where(rig.parts == 0, weight, torch.zeros_like(weight))
 
 
 def face_regions(rig: "Rig") -> dict[str, Tensor]:
@@ -225,13 +226,13 @@ def face_regions(rig: "Rig") -> dict[str, Tensor]:
     Each face is in exactly one of them by its centre, but ``eyes`` joins both eyes and ``lids`` is part of ``face``.
     """
     ids = torch.arange(len(rig.faces))
-    centres = rig.template[rig.faces].mean(1)
-    labels = point_labels(rig, ids, centres)
+    centres = rig.canonical[rig.faces].mean(1)
+    labels = labels_from_fields(rig, ids, centres, label_fields(rig)["masks"][rig.faces].mean(1))
     labels[(labels == Label.BEARD) & below_chin(centres)] = Label.NECK
     socket = _sockets(rig, centres)
     labels[socket] = Label.BACKGROUND
-    lids = rig.masks["lids"][rig.faces].mean(1) > 0.4  # type: ignore[attr-defined]
-    part = rig.face_parts  # type: ignore[attr-defined]
+    lids = rig.masks["lids"][rig.faces].mean(1) > 0.4
+    part = rig.face_parts
     is_in = lambda *names: torch.from_numpy(np.isin(labels.numpy(), names))  # noqa: E731
     masks = {
         "scalp": is_in(Label.SCALP), "face": is_in(Label.SKIN, Label.BEARD, Label.BROW), "ears": is_in(Label.EARS),
@@ -249,4 +250,4 @@ def _sockets(rig: "Rig", centres: Tensor) -> Tensor:
     for eye in label_fields(rig)["eye_centres"]:
         offset = centres - eye
         inside |= (torch.linalg.norm(offset, dim=1) < 0.0205) & (offset[:, 2] < 0.0092)
-    return inside & (rig.face_parts == 0)  # type: ignore[attr-defined]
+    return inside & (rig.face_parts == 0)

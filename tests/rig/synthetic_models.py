@@ -7,7 +7,6 @@ built-in actions, which differs between the years 2020 and 2023.
 
 import pickle
 import struct
-import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,6 +64,7 @@ def write_smplx(path: Path, gender: str = "neutral") -> Path:
 def write_flame(path: Path, year: int = 2020, chumpy: bool = True) -> Path:
     """Write a FLAME pkl as Python 2 did: latin-1 strings, a sparse regressor, ``chumpy.ch.Ch`` around three arrays."""
     data: dict[str, Any] = dict(flame_data(year))
+    data |= {"bs_style": "lbs", "bs_type": "lrotmin"}
     data["J_regressor"] = scipy.sparse.csc_matrix(data["J_regressor"])
     if chumpy:
         for key in ("shapedirs", "posedirs", "v_template"):
@@ -107,7 +107,6 @@ def flame_data(year: int = 2020) -> dict[str, np.ndarray]:
         "J_regressor": regressor(template, joints), "J": joints, "posedirs": posedirs,
         "kintree_table": np.array([[4294967295, 0, 1, 1, 1], [0, 1, 2, 3, 4]]),
         "shapedirs": np.concatenate([shape, expression], 2).astype(np.float64),
-        "bs_style": np.array("lbs"), "bs_type": np.array("lrotmin"),
     }  # fmt: skip
 
 
@@ -431,7 +430,7 @@ def hostile_pickles() -> dict[str, bytes]:
     return {
         "posix.system": calling(os.system, "exit 1"),
         "eval": calling(eval, "1/0"),
-        "getattr": calling(getattr, sys, "modules"),
+        "getattr": calling(getattr, "x", "__class__"),
         "numpy.load": b"\x80\x02cnumpy\nload\nX\x05\x00\x00\x00a.npy\x85R.",
         "chumpy.utils.row": b"\x80\x02cchumpy.utils\nrow\n)R.",
     }
