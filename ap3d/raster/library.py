@@ -19,7 +19,8 @@ from ap3d.errors import InputError, MissingDependencyError
 
 SOURCE_DIRECTORY = Path(__file__).parent / "csrc"
 COMPILER_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=default")
-# The tile loops are compiled once for each instruction set and chosen when they run; see csrc/tiles.cpp.
+# These are compiled once for each instruction set, and one is chosen when the library is loaded; see csrc/simd.h.
+ISA_SOURCES = ("lanes", "tiles")
 INSTRUCTION_SETS = {
     "x86_64": {
         "base": (),
@@ -83,13 +84,13 @@ def _cached() -> Path:
 
 
 def _compile(directory: Path) -> Path:
-    """Compile every source in ``csrc``, the tile loops once for each instruction set, and link them."""
+    """Compile every source in ``csrc``, the inner loops once for each instruction set, and link them."""
     compiler = _compiler()
     machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
     sets = INSTRUCTION_SETS.get(machine, {"base": ()})
     objects = []
     for source in sorted(SOURCE_DIRECTORY.glob("*.cpp")):
-        for name, flags in sets.items() if source.stem == "tiles" else [("base", ())]:
+        for name, flags in sets.items() if source.stem in ISA_SOURCES else [("base", ())]:
             target = directory / f"{source.stem}-{name}.o"
             _run([*compiler, *COMPILER_FLAGS, *flags, f"-DAP3D_ISA={name}", "-c", str(source), "-o", str(target)])
             objects.append(str(target))

@@ -148,8 +148,6 @@ def rasterize_splats(
     degree = splats.sh_degree if sh_degree is None else sh_degree
     if not 0 <= degree <= splats.sh_degree:
         raise ValueError(f"sh_degree {degree} is outside 0..{splats.sh_degree}, the degrees held")
-    for name, tensor in splats.tensors().items():
-        require_finite(name, tensor)
     geometry = {"means": splats.means, "scales": splats.scales}
     geometry |= {"cam2world": cameras.cam2world, "intrinsics": cameras.intrinsics}
     for name, tensor in geometry.items():
@@ -158,10 +156,23 @@ def rasterize_splats(
         raise InputError("intrinsics: focal lengths must be above 0 pixels")
     name = splat_backend_name(backend, splats.means.device)
     own = INRIA if name == "diff_gaussian_rasterization" else GSPLAT
-    images: SplatImages = splat_backend(name)(splats, cameras, degree, rule or own)
+    render = splat_backend(name)
+    try:
+        if name != "cpu":
+            require_all_finite(splats)
+        images: SplatImages = render(splats, cameras, degree, rule or own)
+    except NumericalError:  # the CPU kernel checks values on its way through them, but does not name the tensor
+        require_all_finite(splats)
+        raise
     for part in ("color", "depth"):
         require_finite(f"the rendered {part} (from Gaussians too bright or too far away)", getattr(images, part))
     return images
+
+
+def require_all_finite(splats: Splats) -> None:
+    """Raise ``NumericalError`` that names the first tensor with a value that is not finite."""
+    for name, tensor in splats.tensors().items():
+        require_finite(name, tensor)
 
 
 def require_finite(name: str, tensor: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The C++ splat kernel (csrc/project.cpp, composite.cpp, tiles.cpp) as two autograd functions.
+"""The C++ splat kernel (csrc/project.cpp, composite.cpp) as two autograd functions.
 
 Between them stand the projected centres, so that their gradients on the screen can be read like any other.
 """
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ap3d.cameras import Cameras
+from ap3d.errors import NumericalError
 from ap3d.raster.library import library, thread_count
 
 if TYPE_CHECKING:
@@ -40,10 +41,14 @@ class _Views(ctypes.Structure):
     ]
 
 
-class _Projection(ctypes.Structure):
+class _Projected(ctypes.Structure):
+    _fields_ = [(name, Pointer) for name in ("splats", "boxes", "means2d")]
+
+
+class _ProjectedGradient(ctypes.Structure):
     _fields_ = [
         (name, Pointer)
-        for name in ("means2d", "means2d_low", "factors", "colors", "depths", "radii", "rectangles")
+        for name in ("splats", "means2d", "boxes", "means", "quaternions", "scales", "opacities", "sh")
     ]  # fmt: skip
 
 
@@ -77,46 +82,45 @@ def render(splats: "Splats", cameras: Cameras, sh_degree: int, rule: "SplatRule"
         _Rule(rule.alpha_clamp, rule.extent, rule.blur, rule.cut, rule.stop, rule.near, rule.opacity_aware),
         None if rotations is None else _dense(rotations),
     )  # fmt: skip
-    opacities = splats.opacities.to("cpu", torch.float32)
-    projection = _Project.apply(splats.means, splats.quaternions, splats.scales, opacities, splats.sh, setting)
-    means2d, factors, colors, depths, low, radii, boxes = projection
+    footprints, means2d, boxes = _Project.apply(
+        splats.means, splats.quaternions, splats.scales, splats.opacities, splats.sh, setting
+    )
     if means2d.requires_grad:
         means2d.retain_grad()
-    color, alpha, depth = _Composite.apply(means2d, factors, colors, depths, opacities, low, radii, boxes, setting)
-    return SplatImages(color, alpha, depth, radii, means2d)
+    color, alpha, depth = _Composite.apply(footprints, means2d, boxes, setting)
+    return SplatImages(color, alpha, depth, boxes[..., 3], means2d)
 
 
 class _Project(torch.autograd.Function):
+    """Gaussians to one line of 16 numbers for each in each view (``ap3d_splat``), and their boxes of tiles."""
+
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
         setting: _Setting = arguments[5]
         inputs = tuple(_dense(tensor) for tensor in arguments[:5])
         shape = (len(setting.world2cam), len(inputs[0]))
-        means2d, low, factors, colors = (torch.empty(*shape, size) for size in (2, 2, 3, 3))
-        depths, radii = torch.empty(shape), torch.empty(shape)
-        rectangles = torch.empty(*shape, 4, dtype=torch.int32)
-        out = _Projection(*map(_p, (means2d, low, factors, colors, depths, radii, rectangles)))
+        footprints, boxes, means2d = (torch.empty(*shape, size) for size in (16, 4, 2))
+        out = _Projected(*map(_p, (footprints, boxes, means2d)))
         gaussians, views = setting.gaussians(inputs), setting.views()
-        library().ap3d_splats_project(_r(gaussians), _r(views), _r(setting.rule), _r(out), thread_count())
-        ctx.save_for_backward(*inputs, radii)
+        if not library().ap3d_splats_project(_r(gaussians), _r(views), _r(setting.rule), _r(out), thread_count()):
+            raise NumericalError("a value of the Gaussians is not finite")
+        ctx.save_for_backward(*inputs, boxes)
         ctx.setting, ctx.dtypes = setting, [tensor.dtype for tensor in arguments[:5]]
-        ctx.mark_non_differentiable(low, radii, rectangles)
-        return means2d, factors, colors, depths, low, radii, rectangles
+        ctx.mark_non_differentiable(boxes)
+        return footprints, means2d, boxes
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
-        *inputs, radii = ctx.saved_tensors
+        *inputs, boxes = ctx.saved_tensors
         setting: _Setting = ctx.setting
-        means2d, factors, colors, depths = (_dense(g) for g in gradients[:4])
-        incoming = _Projection(_p(means2d), None, _p(factors), _p(colors), _p(depths), _p(radii), None)
-        differentiable = (0, 1, 2, 4)  # the opacities only choose the tiles here
-        out = [torch.empty_like(inputs[i]) for i in differentiable]
+        footprints, means2d = (_dense(g) for g in gradients[:2])
+        out = [torch.empty_like(tensor) for tensor in inputs]
+        exchange = _ProjectedGradient(*map(_p, (footprints, means2d, boxes, *out)))
         gaussians, views = setting.gaussians(tuple(inputs)), setting.views()
         library().ap3d_splats_project_backward(
-            _r(gaussians), _r(views), _r(setting.rule), _r(incoming), *map(_p, out), thread_count()
+            _r(gaussians), _r(views), _r(setting.rule), _r(exchange), thread_count()
         )
-        out = [gradient.to(ctx.dtypes[i]) for gradient, i in zip(out, differentiable, strict=True)]
-        return out[0], out[1], out[2], None, out[3], None
+        return *(gradient.to(dtype) for gradient, dtype in zip(out, ctx.dtypes, strict=True)), None
 
 
 class _Kept:
@@ -131,34 +135,35 @@ class _Kept:
 
 
 class _Composite(torch.autograd.Function):
+    """Lines and boxes to images; of a line's gradient only factors, opacity and features are written."""
+
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        means2d, factors, colors, depths, opacities, low, radii, rectangles = (t.detach() for t in arguments[:8])
-        setting: _Setting = arguments[8]
-        opacities = _dense(opacities)
-        batch, count = radii.shape
+        footprints, _, boxes = (t.detach() for t in arguments[:3])
+        setting: _Setting = arguments[3]
+        batch, count = footprints.shape[:2]
         color = torch.empty(batch, 3, setting.height, setting.width)
         alpha, depth = torch.empty_like(color[:, :1]), torch.empty_like(color[:, :1])
-        projection = _Projection(*map(_p, (means2d, low, factors, colors, depths, radii, rectangles)))
         composite = library().ap3d_splats_composite
         composite.restype = Pointer
         kept = composite(
-            _r(projection), _p(opacities), _r(setting.rule), batch, count, setting.width, setting.height,
+            _p(footprints), _p(boxes), _r(setting.rule), batch, count, setting.width, setting.height,
             _p(color), _p(alpha), _p(depth), thread_count(),
         )  # fmt: skip
-        ctx.kept, ctx.shape = _Kept(kept), (batch, count)
+        ctx.kept = _Kept(kept)
+        ctx.save_for_backward(footprints)
         return color, alpha, depth
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
         color, alpha, depth = (_dense(g) for g in gradients)
-        means2d, factors, colors = (torch.empty(*ctx.shape, size) for size in (2, 3, 3))
-        depths, opacities = torch.empty(ctx.shape), torch.empty(ctx.shape)
-        out = _Projection(_p(means2d), None, _p(factors), _p(colors), _p(depths), None, None)
+        (footprints,) = ctx.saved_tensors
+        out, means2d = torch.empty_like(footprints), torch.empty(*footprints.shape[:2], 2)
         library().ap3d_splats_composite_backward(
-            Pointer(ctx.kept.address), _p(color), _p(alpha), _p(depth), _r(out), _p(opacities), thread_count()
-        )
-        return means2d, factors, colors, depths, opacities.sum(0), None, None, None, None
+            Pointer(ctx.kept.address), _p(footprints), _p(color), _p(alpha), _p(depth), _p(out), _p(means2d),
+            thread_count(),
+        )  # fmt: skip
+        return out, means2d, None, None
 
 
 def _dense(tensor: Tensor) -> Tensor:

@@ -1,35 +1,33 @@
 // Real spherical harmonics of degree 0 to 3 in the order and signs of 3D Gaussian Splatting, with derivatives.
 #pragma once
 
-namespace ap3d {
-
-// basis[k] and gradient[k] = d basis[k] / d (x, y, z), for a unit direction.
-inline void harmonics(int degree, const double *d, double *basis, double (*gradient)[3]) {
-    const double x = d[0], y = d[1], z = d[2];
-    auto set = [&](int k, double c, double value, double gx, double gy, double gz) {
+// basis[k] and, where wanted, gradient[k] = d basis[k] / d (x, y, z), for unit directions.
+template <bool DERIVATIVES, class Double>
+inline void harmonics(int degree, const Double *d, Double *basis, Double (*gradient)[3]) {
+    const Double x = d[0], y = d[1], z = d[2], zero = {};
+    auto set = [&](int k, double c, Double value, Double gx, Double gy, Double gz) {
         basis[k] = c * value;
-        gradient[k][0] = c * gx, gradient[k][1] = c * gy, gradient[k][2] = c * gz;
+        if (DERIVATIVES) gradient[k][0] = c * gx, gradient[k][1] = c * gy, gradient[k][2] = c * gz;
     };
-    set(0, 0.28209479177387814, 1, 0, 0, 0);
+    const Double one = zero + 1;
+    set(0, 0.28209479177387814, one, zero, zero, zero);
     if (degree < 1) return;
-    set(1, -0.4886025119029199, y, 0, 1, 0);
-    set(2, 0.4886025119029199, z, 0, 0, 1);
-    set(3, -0.4886025119029199, x, 1, 0, 0);
+    set(1, -0.4886025119029199, y, zero, one, zero);
+    set(2, 0.4886025119029199, z, zero, zero, one);
+    set(3, -0.4886025119029199, x, one, zero, zero);
     if (degree < 2) return;
-    const double xx = x * x, yy = y * y, zz = z * z, xy = x * y, yz = y * z, xz = x * z;
-    set(4, 1.0925484305920792, xy, y, x, 0);
-    set(5, -1.0925484305920792, yz, 0, z, y);
+    const Double xx = x * x, yy = y * y, zz = z * z, xy = x * y, yz = y * z, xz = x * z;
+    set(4, 1.0925484305920792, xy, y, x, zero);
+    set(5, -1.0925484305920792, yz, zero, z, y);
     set(6, 0.31539156525252005, 2 * zz - xx - yy, -2 * x, -2 * y, 4 * z);
-    set(7, -1.0925484305920792, xz, z, 0, x);
-    set(8, 0.5462742152960396, xx - yy, 2 * x, -2 * y, 0);
+    set(7, -1.0925484305920792, xz, z, zero, x);
+    set(8, 0.5462742152960396, xx - yy, 2 * x, -2 * y, zero);
     if (degree < 3) return;
-    set(9, -0.5900435899266435, y * (3 * xx - yy), 6 * xy, 3 * xx - 3 * yy, 0);
+    set(9, -0.5900435899266435, y * (3 * xx - yy), 6 * xy, 3 * xx - 3 * yy, zero);
     set(10, 2.890611442640554, xy * z, yz, xz, xy);
     set(11, -0.4570457994644658, y * (4 * zz - xx - yy), -2 * xy, 4 * zz - xx - 3 * yy, 8 * yz);
     set(12, 0.3731763325901154, z * (2 * zz - 3 * xx - 3 * yy), -6 * xz, -6 * yz, 6 * zz - 3 * xx - 3 * yy);
     set(13, -0.4570457994644658, x * (4 * zz - xx - yy), 4 * zz - 3 * xx - yy, -2 * xy, 8 * xz);
     set(14, 1.445305721320277, z * (xx - yy), 2 * xz, -2 * yz, xx - yy);
-    set(15, -0.5900435899266435, x * (xx - 3 * yy), 3 * xx - 3 * yy, -6 * xy, 0);
+    set(15, -0.5900435899266435, x * (xx - 3 * yy), 3 * xx - 3 * yy, -6 * xy, zero);
 }
-
-}  // namespace ap3d

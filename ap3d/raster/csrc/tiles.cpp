@@ -1,154 +1,146 @@
-// The two inner loops, one tile of 16 x 16 pixels at a time, a vector of pixels of one row at a time.
-// Compiled once for each instruction set (AP3D_ISA), so nothing here may instantiate a library template: the linker
-// would keep one copy of it for all.
+// The two inner loops, one tile of 16 x 16 pixels at a time, nearest splat first or last. A vector holds a block of
+// 4 pixels by as many rows as fill it, so that small splats waste few lanes; a splat visits the blocks it can reach.
 #include <cstring>
 
+#include "simd.h"
 #include "splats.h"
-
-#if defined(__AVX512F__)
-#define WIDTH 16
-#elif defined(__AVX2__)
-#define WIDTH 8
-#else
-#define WIDTH 4
-#endif
-#define JOIN2(a, b) a##b
-#define JOIN(a, b) JOIN2(a, b)
 
 namespace {
 
-typedef float Float __attribute__((vector_size(4 * WIDTH), may_alias));
-typedef int32_t Int __attribute__((vector_size(4 * WIDTH), may_alias));
+constexpr int BLOCK_ROWS = WIDTH / 4, BLOCKS = AP3D_TILE_PIXELS / WIDTH, AHEAD = 8;
+constexpr float HALF_LOG2E = 0.84932180028802f;  // sqrt(log2(e) / 2): exp(-d^2 / 2) = 2^-(HALF_LOG2E d)^2
 
-alignas(64) const float COLUMN[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-const Float ZERO = {};
-const Int NONE = {};
-
-inline Float &at(float *p) { return *(Float *)p; }
-inline Int &at(int32_t *p) { return *(Int *)p; }
-inline int least(int a, int b) { return a < b ? a : b; }
-inline int most(int a, int b) { return a > b ? a : b; }
-inline int floor_int(float v) {
-    v = v < -1e6f ? -1e6f : v > 1e6f ? 1e6f : v;
-    int i = (int)v;
-    return i - (i > v);
-}
-
-// exp(x) for x <= 0 by reduction to [-ln2/2, ln2/2] and a polynomial of degree 6; relative error 1e-7.
-inline Float exponential(Float x) {
-    x = x < -87.f ? ZERO - 87.f : x;
-    Int n = __builtin_convertvector(x * 1.44269504f - 0.5f, Int);
-    Float k = __builtin_convertvector(n, Float);
-    Float f = (x - k * 0.693359375f) + k * 2.12194440e-4f;
-    Float p = ZERO + 1.f / 720;
-    p = p * f + 1.f / 120;
-    p = p * f + 1.f / 24;
-    p = p * f + 1.f / 6;
-    p = p * f + 0.5f;
-    p = p * f + 1.f;
-    p = p * f + 1.f;
-    return p * (Float)((n + 127) << 23);
-}
-
-inline float sum(const Float &v) {
-    float s = 0;
-    for (int i = 0; i < WIDTH; i++) s += v[i];
-    return s;
-}
-
-inline bool any(const Int &v) {
-    int s = 0;
-    for (int i = 0; i < WIDTH; i++) s |= v[i];
-    return s != 0;
-}
-
-struct Window {  // where in the tile a splat can exceed the cut: rows and vector columns, inclusive
-    float x, y;
-    int row0, row1, column0, column1;
+struct Centres {
+    alignas(64) float x[AP3D_TILE_PIXELS], y[AP3D_TILE_PIXELS];
+    constexpr Centres() : x(), y() {
+        for (int p = 0; p < AP3D_TILE_PIXELS; p++) {
+            const int block = p / WIDTH, lane = p % WIDTH;
+            x[p] = block % 4 * 4 + lane % 4 + 0.5f, y[p] = block / 4 * BLOCK_ROWS + lane / 4 + 0.5f;
+        }
+    }
 };
+constexpr Centres CENTRE;
 
-inline Window window(const Splat &s, int left, int top) {
-    Window w;
-    w.x = (s.x - left - 0.5f) + s.x_low;  // in units where pixel (i, j) of the tile has its centre at (j, i)
-    w.y = (s.y - top - 0.5f) + s.y_low;
-    w.row0 = most(0, -floor_int(s.reach_y - w.y)), w.row1 = least(AP3D_TILE - 1, floor_int(w.y + s.reach_y));
-    w.column0 = most(0, -floor_int(s.reach_x - w.x)) & ~(WIDTH - 1);
-    w.column1 = least(AP3D_TILE - 1, floor_int(w.x + s.reach_x));
-    return w;
+inline int ceiling(float v) {
+    const int i = (int)v;
+    return i + (i < v);
 }
+inline float greater(float a, float b) { return a > b ? a : b; }
+inline float lesser(float a, float b) { return a < b ? a : b; }
+
+// Blocks with a pixel centre within the splat's reach, one bit each.
+inline uint64_t blocks_of(const ap3d_splat &s, float x, float y) {
+    const float left = greater(x - 0.5f - s.reach_x, 0), right = lesser(x - 0.5f + s.reach_x, 15);
+    const float top = greater(y - 0.5f - s.reach_y, 0), bottom = lesser(y - 0.5f + s.reach_y, 15);
+    if (!(left <= right && top <= bottom)) return 0;
+    const int c0 = ceiling(left) / 4, c1 = (int)right / 4;
+    const int r0 = ceiling(top) / BLOCK_ROWS, r1 = (int)bottom / BLOCK_ROWS;
+    if (c0 > c1 || r0 > r1) return 0;
+    const uint64_t columns = (2u << c1) - (1u << c0);
+    const uint64_t rows = ~0ull >> (60 - 4 * r1) & ~0ull << 4 * r0;
+    return 0x1111111111111111ull * columns & rows;
+}
+
+struct Shape {
+    float x, y, l11, l21, l22;
+    inline Shape(const ap3d_splat &s, int left, int top)
+        : x((s.x - left) + s.x_low), y((s.y - top) + s.y_low), l11(HALF_LOG2E * s.l11), l21(HALF_LOG2E * s.l21),
+          l22(HALF_LOG2E * s.l22) {}
+};
 
 }  // namespace
 
-extern "C" void JOIN(ap3d_tile_forward_, AP3D_ISA)(const Splat *splats, const int32_t *list, int count, int left,
-                                                   int top, const ap3d_rule *rule, TileForward *tile) {
-    const float clamp = rule->alpha_clamp, cut = rule->cut, stop = rule->stop;
+extern "C" void JOIN(ap3d_draw_, AP3D_ISA)(const ap3d_splat *splats, const TileItem *list, int count, int left, int top,
+                                           const ap3d_rule *rule, TileForward *tile) {
+    const Float clamp = splat(rule->alpha_clamp), stop = splat(rule->stop);
+    const Float cut = splat(__builtin_log2f(rule->cut));
+    uint64_t open = ~0ull >> (64 - BLOCKS);
     for (int j = 0; j < count; j++) {
-        const Splat &s = splats[list[j]];
-        const Window w = window(s, left, top);
-        for (int row = w.row0; row <= w.row1; row++) {
-            const float dy = w.y - row, u0 = s.l21 * dy, v = s.l22 * dy, rest = -0.5f * v * v;
-            for (int column = w.column0; column <= w.column1; column += WIDTH) {
-                const int p = row * AP3D_TILE + column;
-                Float u = s.l11 * (w.x - *(const Float *)(COLUMN + column)) + u0;
-                Float alpha = s.opacity * exponential(rest - 0.5f * u * u);
-                alpha = alpha < clamp ? alpha : ZERO + clamp;
-                Float &transmittance = at(tile->transmittance + p);
-                Int counted = (alpha >= cut) & (transmittance > 0.f);
-                Float next = transmittance * (1.f - alpha);
-                Int finished = counted & (next < stop);
-                counted &= ~finished;
-                Float weight = counted ? alpha * transmittance : ZERO;
-                transmittance = finished ? -transmittance : (counted ? next : transmittance);
+        if (j + AHEAD < count) __builtin_prefetch(splats + list[j + AHEAD].gaussian);
+        const ap3d_splat &s = splats[list[j].gaussian];
+        const Shape f(s, left, top);
+        for (uint64_t blocks = blocks_of(s, f.x, f.y) & open; blocks; blocks &= blocks - 1) {
+            const int b = __builtin_ctzll(blocks), p = b * WIDTH;
+            const Float dx = f.x - at(CENTRE.x + p), dy = f.y - at(CENTRE.y + p);
+            const Float v = f.l22 * dy, u = f.l11 * dx + f.l21 * dy;
+            const Float exponent = s.log2_opacity - (u * u + v * v);
+            Float &transmittance = at(tile->transmittance + p);
+            const Float alpha = least(exp2_of(exponent), clamp);
+            const Mask counted = both(at_least(exponent, cut), below(Float{}, transmittance));
+            const Float weight = keep(counted, alpha * transmittance), next = transmittance - weight;
+            const Mask finished = both(counted, below(next, stop));
+            if (__builtin_expect(any(finished), 0)) {
+                const Mask drawn = but_not(counted, finished);
+                const Float shown = keep(drawn, weight);
+                for (int c = 0; c < AP3D_FEATURES; c++) at(tile->feature[c] + p) += shown * s.feature[c];
                 Int &last = at(tile->last + p);
-                last = counted ? NONE + (j + 1) : last;
-                for (int c = 0; c < AP3D_FEATURES; c++) at(tile->feature[c] + p) += weight * s.feature[c];
+                last = select(drawn, Int{} + (j + 1), last);
+                transmittance = select(finished, -transmittance, transmittance - shown);
+                if (!any(below(Float{}, transmittance))) open &= ~(1ull << b);
+                continue;
             }
+            transmittance = next;
+            Int &last = at(tile->last + p);
+            last = select(counted, Int{} + (j + 1), last);
+            for (int c = 0; c < AP3D_FEATURES; c++) at(tile->feature[c] + p) += weight * s.feature[c];
         }
-        if (j % 16 == 15) {
-            Int open = {};
-            for (int p = 0; p < AP3D_TILE_PIXELS; p += WIDTH) open |= at(tile->transmittance + p) > 0.f;
-            if (!any(open)) break;
-        }
+        if (!open) break;
     }
 }
 
-extern "C" void JOIN(ap3d_tile_backward_, AP3D_ISA)(const Splat *splats, const int32_t *list, int count, int left,
+extern "C" void JOIN(ap3d_draw_backward_, AP3D_ISA)(const ap3d_splat *splats, const TileItem *list, int count, int left,
                                                     int top, const ap3d_rule *rule, TileBackward *tile,
                                                     Moments *moments) {
-    const float clamp = rule->alpha_clamp, cut = rule->cut;
-    int used = 0;
-    for (int p = 0; p < AP3D_TILE_PIXELS; p++) used = most(used, tile->last[p]);
-    std::memset(moments + used, 0, sizeof(Moments) * (count - used));
-    for (int j = used - 1; j >= 0; j--) {
-        const Splat &s = splats[list[j]];
-        const Window w = window(s, left, top);
+    const Float clamp = splat(rule->alpha_clamp), cut = splat(__builtin_log2f(rule->cut));
+    int ends[BLOCKS], order[BLOCKS];  // blocks by where their last splat stands, the latest first
+    for (int b = 0; b < BLOCKS; b++) {
+        ends[b] = 0;
+        for (int p = b * WIDTH; p < (b + 1) * WIDTH; p++)
+            if (tile->last[p] > ends[b]) ends[b] = tile->last[p];
+        int k = b;
+        for (; k > 0 && ends[order[k - 1]] < ends[b]; k--) order[k] = order[k - 1];
+        order[k] = b;
+    }
+    int entered = 0;
+    uint64_t open = 0;
+    for (int j = count - 1; j >= 0; j--) {
+        if (j >= AHEAD) __builtin_prefetch(splats + list[j - AHEAD].gaussian);
+        while (entered < BLOCKS && ends[order[entered]] > j) open |= 1ull << order[entered++];
         Float g = {}, gx = {}, gy = {}, gxx = {}, gxy = {}, gyy = {}, feature[AP3D_FEATURES] = {};
-        for (int row = w.row0; row <= w.row1; row++) {
-            const float dy = w.y - row, u0 = s.l21 * dy, v = s.l22 * dy, rest = -0.5f * v * v;
-            for (int column = w.column0; column <= w.column1; column += WIDTH) {
-                const int p = row * AP3D_TILE + column;
-                Float dx = w.x - *(const Float *)(COLUMN + column), u = s.l11 * dx + u0;
-                Float raw = s.opacity * exponential(rest - 0.5f * u * u);
-                Float alpha = raw < clamp ? raw : ZERO + clamp;
-                Int counted = (alpha >= cut) & (at(tile->last + p) > j);
-                alpha = counted ? alpha : ZERO;
-                Float inverse = 1.f / (1.f - alpha);
-                Float before = at(tile->transmittance + p) * inverse, weight = alpha * before, along = ZERO;
-                for (int c = 0; c < AP3D_FEATURES; c++) {
-                    Float incoming = at(tile->gradient[c] + p);
-                    along += incoming * s.feature[c];
-                    feature[c] += weight * incoming;
-                }
-                Float &behind = at(tile->behind + p);
-                Float power = (counted & (raw < clamp)) ? (before * along - behind * inverse) * raw : ZERO;
-                behind += weight * along;
-                at(tile->transmittance + p) = before;
-                Float px = power * dx;
-                g += power, gx += px, gxx += px * dx;
-                gy += power * dy, gxy += px * dy, gyy += power * (dy * dy);
-            }
+        const ap3d_splat &s = splats[list[j].gaussian];
+        const Shape f(s, left, top);
+        Moments &out = moments[list[j].slot];
+        uint64_t blocks = blocks_of(s, f.x, f.y) & open;
+        if (!blocks) {
+            std::memset(&out, 0, sizeof out);
+            continue;
         }
-        moments[j] = {sum(g), sum(gx), sum(gy), sum(gxx), sum(gxy), sum(gyy), {}};
-        for (int c = 0; c < AP3D_FEATURES; c++) moments[j].feature[c] = sum(feature[c]);
+        for (; blocks; blocks &= blocks - 1) {
+            const int p = __builtin_ctzll(blocks) * WIDTH;
+            const Float dx = f.x - at(CENTRE.x + p), dy = f.y - at(CENTRE.y + p);
+            const Float v = f.l22 * dy, u = f.l11 * dx + f.l21 * dy;
+            const Float exponent = s.log2_opacity - (u * u + v * v);
+            const Mask counted = both(at_least(exponent, cut), above(at(tile->last + p), Int{} + j));
+            const Float raw = keep(counted, exp2_of(exponent)), alpha = least(raw, clamp);
+            const Float inverse = reciprocal(1.f - alpha);
+            const Float before = at(tile->transmittance + p) * inverse, weight = alpha * before;
+            Float along = {};
+            for (int c = 0; c < AP3D_FEATURES; c++) {
+                const Float incoming = at(tile->gradient[c] + p);
+                along += incoming * s.feature[c];
+                feature[c] += weight * incoming;
+            }
+            Float &behind = at(tile->behind + p);
+            const Float power = keep(below(raw, clamp), (before * along - behind * inverse) * raw);
+            behind += weight * along;
+            at(tile->transmittance + p) = before;
+            const Float px = power * dx, py = power * dy;
+            g += power, gx += px, gy += py;
+            gxx += px * dx, gxy += px * dy, gyy += py * dy;
+        }
+        float *sum = &out.g;
+        *(Four *)sum = sums(g, gx, gy, gxx);
+        *(Four *)(sum + 4) = sums(gxy, gyy, feature[0], feature[1]);
+        *(Four *)(sum + 8) = sums(feature[2], feature[3], Float{}, Float{});
     }
 }
