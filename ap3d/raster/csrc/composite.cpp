@@ -1,7 +1,6 @@
 // Projected splats to images and back: the loop over tiles, and the reduction of gradients in an order that no number
 // of threads changes.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -77,10 +76,9 @@ void draw_tile(Composite &c, const ap3d_splat *splats, int b, int tile, float *c
     }
     TileForward state;
     std::memset(&state, 0, sizeof state);
-    for (float &t : state.transmittance) t = 1;
+    for (int p = 0; p < AP3D_TILE_PIXELS; p++) state.transmittance[p] = state.live[p] = 1;
     c.kernels.draw(splats + (size_t)b * c.count, bins.items.data() + first, count, tile % c.columns * AP3D_TILE,
                         tile / c.columns * AP3D_TILE, &c.rule, &state);
-    for (float &t : state.transmittance) t = std::fabs(t);
     std::memcpy(c.transmittance.data() + kept, state.transmittance, sizeof state.transmittance);
     std::memcpy(c.last.data() + kept, state.last, sizeof state.last);
     for (float &t : state.transmittance) t = 1 - t;

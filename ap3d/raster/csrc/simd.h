@@ -38,7 +38,11 @@ inline bool any(Mask m) { return m != 0; }
 inline Float select(Mask m, Float a, Float b) { return _mm512_mask_blend_ps(m, b, a); }
 inline Int select(Mask m, Int a, Int b) { return (Int)_mm512_mask_blend_epi32(m, (__m512i)b, (__m512i)a); }
 inline Float keep(Mask m, Float a) { return _mm512_maskz_mov_ps(m, a); }
+inline Mask either(Mask a, Mask b) { return a | b; }
+inline Mask neither(Mask a, Mask b) { return ~(a | b); }
 inline Float least(Float a, Float b) { return _mm512_min_ps(a, b); }
+inline Float greatest(Float a, Float b) { return _mm512_max_ps(a, b); }
+inline Float root(Float a) { return _mm512_sqrt_ps(a); }
 #else
 typedef Int Mask;
 inline Mask at_least(Float a, Float b) { return a >= b; }
@@ -46,15 +50,24 @@ inline Mask below(Float a, Float b) { return a < b; }
 inline Mask above(Int a, Int b) { return a > b; }
 inline Mask both(Mask a, Mask b) { return a & b; }
 inline Mask but_not(Mask a, Mask b) { return a & ~b; }
+inline Mask either(Mask a, Mask b) { return a | b; }
+inline Mask neither(Mask a, Mask b) { return ~(a | b); }
 inline Float select(Mask m, Float a, Float b) { return m ? a : b; }
 inline Int select(Mask m, Int a, Int b) { return m ? a : b; }
 inline Float keep(Mask m, Float a) { return (Float)(m & (Int)a); }
 #if defined(__AVX2__)
 inline bool any(Mask m) { return _mm256_movemask_ps((__m256)m) != 0; }
 inline Float least(Float a, Float b) { return _mm256_min_ps(a, b); }
+inline Float greatest(Float a, Float b) { return _mm256_max_ps(a, b); }
+inline Float root(Float a) { return _mm256_sqrt_ps(a); }
 #else
 inline bool any(Mask m) { return (m[0] | m[1] | m[2] | m[3]) != 0; }
 inline Float least(Float a, Float b) { return a < b ? a : b; }
+inline Float greatest(Float a, Float b) { return a > b ? a : b; }
+inline Float root(Float a) {
+    for (int i = 0; i < WIDTH; i++) a[i] = __builtin_sqrtf(a[i]);
+    return a;
+}
 #endif
 #endif
 
@@ -65,6 +78,35 @@ inline Int lanes() {
 }
 
 inline Float splat(float v) { return Float{} + v; }
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+struct Compaction {  // for each set of 8 lanes: the lanes that are in it, in order
+    alignas(32) uint8_t lanes[256][8];
+    constexpr Compaction() : lanes() {
+        for (int set = 0; set < 256; set++)
+            for (int i = 0, n = 0; i < 8; i++)
+                if (set >> i & 1) lanes[set][n++] = i;
+    }
+};
+constexpr Compaction COMPACTION;
+#endif
+
+// Writes first + lane for the lanes in the mask, and anything after them up to WIDTH numbers; returns how many.
+inline int append(Mask mask, int first, int32_t *to) {
+#if defined(__AVX512F__)
+    _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(mask, (__m512i)(lanes() + first)));
+    return __builtin_popcount(mask);
+#elif defined(__AVX2__)
+    const int set = _mm256_movemask_ps((__m256)mask);
+    const __m256i order = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)COMPACTION.lanes[set]));
+    _mm256_storeu_si256((__m256i *)to, _mm256_add_epi32(order, _mm256_set1_epi32(first)));
+    return __builtin_popcount(set);
+#else
+    int n = 0;
+    for (int i = 0; i < WIDTH; i++) to[n] = first + i, n -= mask[i];
+    return n;
+#endif
+}
 
 // 2^x for x in [-126, 126], relative error below 2.5e-7; anything for other x. 12582912 = 1.5 * 2^23 rounds.
 inline Float exp2_of(Float x) {

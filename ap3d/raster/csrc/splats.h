@@ -68,9 +68,10 @@ struct TileItem {
 
 // A tile's pixels as blocks of one vector each (4 pixels wide, as many rows as fill it), in the order of rows.
 struct alignas(64) TileForward {
-    float transmittance[AP3D_TILE_PIXELS];  // negative: the pixel is finished
+    float transmittance[AP3D_TILE_PIXELS];
+    float live[AP3D_TILE_PIXELS];  // 1, or 0 where the pixel is finished
     float feature[AP3D_FEATURES][AP3D_TILE_PIXELS];
-    int32_t last[AP3D_TILE_PIXELS];  // 1 + index in the tile's list of the last splat that counted
+    int32_t last[AP3D_TILE_PIXELS];  // how many splats of the tile's list came before the pixel was finished
 };
 
 struct alignas(64) TileBackward {
