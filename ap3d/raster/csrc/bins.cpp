@@ -6,7 +6,7 @@
 
 namespace {
 
-constexpr int BITS = 11, DIGITS = 1 << BITS;
+constexpr int BITS = 11, DIGITS = 1 << BITS, AHEAD = 16;
 
 int part(int chunk, int chunks, int count) { return (int)((int64_t)count * chunk / chunks); }
 
@@ -66,8 +66,10 @@ void Bins::count_tiles(const ap3d_box *boxes, int chunk, int chunks, int columns
     int32_t *counts = starts_.data() + (size_t)chunk * tiles;
     std::memset(counts, 0, tiles * sizeof *counts);
     const int end = part(chunk + 1, chunks, seen_);
-    for (int i = part(chunk, chunks, seen_); i < end; i++)
+    for (int i = part(chunk, chunks, seen_); i < end; i++) {
+        if (i + AHEAD < end) __builtin_prefetch(boxes + keys_[i + AHEAD].gaussian);
         each_tile(boxes[keys_[i].gaussian], columns, [&](int tile) { counts[tile]++; });
+    }
 }
 
 void Bins::place_tiles(int chunks, int tiles) {
@@ -89,6 +91,10 @@ void Bins::scatter_tiles(const ap3d_box *boxes, int chunk, int chunks, int colum
     int32_t *next = starts_.data() + (size_t)chunk * tiles;
     const int end = part(chunk + 1, chunks, seen_);
     for (int i = part(chunk, chunks, seen_); i < end; i++) {
+        if (i + AHEAD < end) {
+            __builtin_prefetch(boxes + keys_[i + AHEAD].gaussian);
+            __builtin_prefetch(first_slots.data() + keys_[i + AHEAD].gaussian);
+        }
         const int32_t g = keys_[i].gaussian;
         int32_t slot = first_slots[g];
         each_tile(boxes[g], columns, [&](int tile) { items[next[tile]++] = {g, slot++}; });

@@ -1,14 +1,13 @@
 // The lists of splats of each tile of one view, nearest first, ties by index.
 #pragma once
-#include <vector>
-
+#include "buffer.h"
 #include "parallel.h"
 #include "splats.h"
 
 struct Bins {
-    std::vector<int32_t> offsets;      // [tiles + 1] a tile's part of items
-    std::vector<TileItem> items;
-    std::vector<int32_t> first_slots;  // [N + 1] a Gaussian's moments, one for each tile of its box in order of rows
+    Buffer<int32_t> offsets;      // [tiles + 1] a tile's part of items
+    Buffer<TileItem> items;
+    Buffer<int32_t> first_slots;  // [N + 1] a Gaussian's moments, one for each tile of its box in order of rows
 
     // Every member of the team calls this with all the views' boxes; the lists do not depend on the team's size.
     static void fill(ap3d::Team &team, Bins *bins, const ap3d_box *boxes, int views, int count, int columns, int tiles);
@@ -18,8 +17,8 @@ struct Bins {
         uint32_t depth;
         int32_t gaussian;
     };
-    std::vector<Key> keys_, sorted_;
-    std::vector<int32_t> starts_;  // counts of each chunk, then where it writes
+    Buffer<Key> keys_, sorted_;
+    Buffer<int32_t> starts_;  // counts of each chunk, then where it writes
     int seen_ = 0;
 
     void choose(const ap3d_box *boxes, int count);

@@ -43,6 +43,14 @@ inline Half load_row(const float *p) {
     return v;
 }
 
+// Calls for the lines that hold the rows first .. first + LANES - 1, to be read or (WRITE) written soon.
+template <int WRITE>
+inline void fetch(const float *p, int first, int end, size_t stride) {
+    if (first + LANES > end) return;
+    const char *line = (const char *)(p + first * stride), *last = (const char *)(p + (first + LANES) * stride);
+    for (; line < last; line += 64) __builtin_prefetch(line, WRITE);
+}
+
 // Column 0 of rows that lie `stride` floats apart.
 inline Double load(const float *p, const Rows &r, size_t stride) {
     Half v;
@@ -50,23 +58,34 @@ inline Double load(const float *p, const Rows &r, size_t stride) {
     return wide(v);
 }
 
-// Columns 0 to count - 1.
-inline void load_columns(const float *p, const Rows &r, size_t stride, int count, Double *out) {
+inline void set(Double &to, Half v) { to = wide(v); }
+inline void set(Half &to, Half v) { to = v; }
+inline Half half(Double v) { return narrow(v); }
+inline Half half(Half v) { return v; }
+
+// Columns 0 to count - 1, as Double or Half.
+template <class Vector>
+inline void load_columns(const float *p, const Rows &r, size_t stride, int count, Vector *out) {
     int k = 0;
     for (; k + LANES <= count; k += LANES) {
         Half block[LANES];
         for (int i = 0; i < LANES; i++) block[i] = load_row(p + r.at(i) * stride + k);
         transpose(block);
-        for (int i = 0; i < LANES; i++) out[k + i] = wide(block[i]);
+        for (int i = 0; i < LANES; i++) set(out[k + i], block[i]);
     }
-    for (; k < count; k++) out[k] = load(p + k, r, stride);
+    for (; k < count; k++) {
+        Half v;
+        for (int i = 0; i < LANES; i++) v[i] = p[r.at(i) * stride + k];
+        set(out[k], v);
+    }
 }
 
-inline void store_columns(float *p, const Rows &r, size_t stride, int count, const Double *values) {
+template <class Vector>
+inline void store_columns(float *p, const Rows &r, size_t stride, int count, const Vector *values) {
     for (int k = 0; k < count; k += LANES) {
         const int width = count - k < LANES ? count - k : LANES;
         Half block[LANES] = {};
-        for (int i = 0; i < width; i++) block[i] = narrow(values[k + i]);
+        for (int i = 0; i < width; i++) block[i] = half(values[k + i]);
         transpose(block);
         for (int i = 0; i < r.valid; i++) {
             float *to = p + (r.first + i) * stride + k;

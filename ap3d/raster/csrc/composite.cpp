@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bins.h"
+#include "buffer.h"
 #include "parallel.h"
 #include "splats.h"
 
@@ -19,9 +20,9 @@ struct Composite {  // what the backward pass needs
     Kernels kernels;
     int batch, count, width, height, columns, tiles;
     std::vector<Bins> bins;
-    std::vector<float> transmittance;  // of each tile, in the order of its blocks
-    std::vector<int32_t> last;
-    std::vector<Moments> moments;
+    Buffer<float> transmittance;  // of each tile, in the order of its blocks
+    Buffer<int32_t> last;
+    Buffer<Moments> moments;
 };
 
 // Buffers of finished calls, for the next one: memory fresh from the system costs more to touch than to compute.
@@ -155,7 +156,7 @@ void ap3d_splats_composite_backward(void *composite, const ap3d_splat *splats, c
     auto &c = *static_cast<Composite *>(composite);
     std::vector<size_t> starts(c.batch + 1);
     for (int b = 0; b < c.batch; b++) starts[b + 1] = starts[b] + c.bins[b].items.size();
-    c.moments.resize(std::max(c.moments.size(), starts[c.batch]));
+    c.moments.resize(starts[c.batch]);
     const int chunks = (c.count + CHUNK - 1) / CHUNK;
     ap3d::on_team(threads, [&](ap3d::Team &team) {
         team.each(c.batch * c.tiles, [&](int i) {

@@ -6,7 +6,7 @@
 
 namespace {
 
-constexpr int COEFFICIENTS = 48;
+constexpr int COEFFICIENTS = 48, FETCH = 2 * LANES;
 
 inline Double root(Double v) {
     for (int i = 0; i < LANES; i++) v[i] = __builtin_sqrt(v[i]);
@@ -40,7 +40,8 @@ inline Ellipsoid read_ellipsoid(const ap3d_gaussians &g, const Rows &rows) {
     load_columns(g.quaternions, rows, 4, 4, e.quaternion);
     for (int k = 0; k < 4; k++) squared += e.quaternion[k] * e.quaternion[k];
     e.norm = larger(root(squared), Double{} + 1e-12);
-    for (int k = 0; k < 4; k++) e.quaternion[k] /= e.norm;
+    const Double inverse = 1 / e.norm;
+    for (int k = 0; k < 4; k++) e.quaternion[k] *= inverse;
     const Double w = e.quaternion[0], x = e.quaternion[1], y = e.quaternion[2], z = e.quaternion[3];
     const Double r[9] = {1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
                          2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
@@ -58,6 +59,8 @@ struct Footprint {
     Double jacobian[6], axes[9];  // axes in camera space
     Double flat[6];               // jacobian times axes, 2 x 3
     Double a, b, c;               // covariance in square pixels, with the blur
+    Double inverse_c;
+    Double root_a, root_c;        // standard deviations, set where they are needed
     Double given;                 // variance along x at a given y: determinant / c
 };
 
@@ -88,10 +91,11 @@ inline Long project(const View &v, const Ellipsoid &e, const ap3d_rule &rule, Fo
         f.flat[3 + k] = j[4] * f.axes[3 + k] + j[5] * f.axes[6 + k];
         f.a += f.flat[k] * f.flat[k], f.b += f.flat[k] * f.flat[3 + k], f.c += f.flat[3 + k] * f.flat[3 + k];
     }
+    f.inverse_c = 1 / f.c;
     // a - b^2/c by way of the minors of `flat`: no cancellation, however long the needle, and never below the blur.
     const Double *p = f.flat, *q = f.flat + 3;
     const Double m0 = p[1] * q[2] - p[2] * q[1], m1 = p[2] * q[0] - p[0] * q[2], m2 = p[0] * q[1] - p[1] * q[0];
-    f.given = (m0 * m0 + m1 * m1 + m2 * m2 + (double)rule.blur * (f.a + f.c - (double)rule.blur)) / f.c;
+    f.given = (m0 * m0 + m1 * m1 + m2 * m2 + (double)rule.blur * (f.a + f.c - (double)rule.blur)) * f.inverse_c;
     return ahead;
 }
 
@@ -107,7 +111,7 @@ inline Extent extent(const View &v, const ap3d_rule &rule, const Footprint &f, D
     double shift = 0, upward = AP3D_TILE - 1;  // the latter's pixel centres are whole numbers, its upper bound truncated
     if (rule.opacity_aware) {
         const Double side = smaller(reach, Double{} + (double)rule.extent);
-        rx = ceil_of(side * root(f.a)), ry = ceil_of(side * root(f.c));
+        rx = ceil_of(side * f.root_a), ry = ceil_of(side * f.root_c);
     } else {
         const Double mid = 0.5 * (f.a + f.c), det = f.given * f.c;
         rx = ry = ceil_of((double)rule.extent * root(mid + root(larger(mid * mid - det, Double{} + 0.1))));
@@ -124,7 +128,7 @@ inline Extent extent(const View &v, const ap3d_rule &rule, const Footprint &f, D
 }
 
 struct Sight {  // the direction in which a view sees a Gaussian, turned back to the neutral pose
-    Double direction[3], distance;
+    Double direction[3], inverse_distance;
 };
 
 inline Sight sight(const View &v, const Ellipsoid &e, const Double *turn) {
@@ -133,18 +137,18 @@ inline Sight sight(const View &v, const Ellipsoid &e, const Double *turn) {
     if (turn)
         for (int k = 0; k < 3; k++) t[k] = turn[k] * d[0] + turn[3 + k] * d[1] + turn[6 + k] * d[2];
     Sight s;
-    s.distance = larger(root(t[0] * t[0] + t[1] * t[1] + t[2] * t[2]), Double{} + 1e-30);
-    for (int k = 0; k < 3; k++) s.direction[k] = t[k] / s.distance;
+    s.inverse_distance = root(1 / larger(t[0] * t[0] + t[1] * t[1] + t[2] * t[2], Double{} + 1e-60));
+    for (int k = 0; k < 3; k++) s.direction[k] = t[k] * s.inverse_distance;
     return s;
 }
 
-inline void colour(const Double *sh, int used, const Double *basis, Double *out) {
-    for (int c = 0; c < 3; c++) out[c] = Double{} + 0.5;
+inline void colour(const Half *sh, int used, const Half *basis, Half *out) {
+    for (int c = 0; c < 3; c++) out[c] = Half{} + 0.5f;
     for (int k = 0; k < used; k++)
         for (int c = 0; c < 3; c++) out[c] += basis[k] * sh[3 * k + c];
 }
 
-inline void read_harmonics(const ap3d_gaussians &g, const Rows &rows, Double *sh) {
+inline void read_harmonics(const ap3d_gaussians &g, const Rows &rows, Half *sh) {
     load_columns(g.sh, rows, 3 * g.sh_count, 3 * g.sh_count, sh);
 }
 
@@ -155,11 +159,13 @@ inline const Double *read_turn(const ap3d_gaussians &g, const Rows &rows, Double
 }
 
 // Every value times zero, summed: not a number where one is not finite.
-inline bool all_finite(const ap3d_gaussians &g, const Ellipsoid &e, const Double *sh, const Double *turn) {
+inline bool all_finite(const ap3d_gaussians &g, const Ellipsoid &e, const Half *sh, const Double *turn) {
     Double p = 0 * e.opacity;
     for (int k = 0; k < 4; k++) p += 0 * e.quaternion[k];
     for (int k = 0; k < 3; k++) p += 0 * e.mean[k] + 0 * e.scales[k];
-    for (int k = 0; k < 3 * g.sh_count; k++) p += 0 * sh[k];
+    Half q = {};
+    for (int k = 0; k < 3 * g.sh_count; k++) q += 0 * sh[k];
+    p += wide(q);
     for (int k = 0; turn && k < 9; k++) p += 0 * turn[k];
     double total = 0;
     for (int i = 0; i < LANES; i++) total += p[i];
@@ -206,22 +212,23 @@ inline void project_backward(const View &v, const Footprint &f, const Double *me
     }
 }
 
-inline void colour_backward(const ap3d_gaussians &g, const Sight &s, const Double *turn, const Double *sh,
-                            const Double *basis, const Double (*slope)[3], const Double *incoming, Gradient &out,
-                            Double *sh_out) {
+inline void colour_backward(const ap3d_gaussians &g, const Sight &s, const Double *turn, const Half *sh,
+                            const Double *incoming, Gradient &out, Half *sh_out) {
     const int used = (g.sh_degree + 1) * (g.sh_degree + 1);
-    Double value[3], v[3], direction[3] = {};
+    Half basis[16], slope[16][3], looking[3], value[3], v[3], towards[3] = {};
+    for (int i = 0; i < 3; i++) looking[i] = narrow(s.direction[i]);
+    harmonics<true>(g.sh_degree, looking, basis, slope);
     colour(sh, used, basis, value);
-    for (int c = 0; c < 3; c++) v[c] = value[c] > 0. ? incoming[c] : Double{};
+    for (int c = 0; c < 3; c++) v[c] = value[c] > 0.f ? narrow(incoming[c]) : Half{};
     for (int k = 0; k < used; k++) {
-        Double along = {};
+        Half along = {};
         for (int c = 0; c < 3; c++) sh_out[3 * k + c] += basis[k] * v[c], along += sh[3 * k + c] * v[c];
-        for (int i = 0; i < 3; i++) direction[i] += slope[k][i] * along;
+        for (int i = 0; i < 3; i++) towards[i] += slope[k][i] * along;
     }
     if (g.sh_degree == 0) return;
-    Double dot = {};
+    Double dot = {}, direction[3] = {wide(towards[0]), wide(towards[1]), wide(towards[2])};
     for (int i = 0; i < 3; i++) dot += direction[i] * s.direction[i];
-    for (int i = 0; i < 3; i++) direction[i] = (direction[i] - dot * s.direction[i]) / s.distance;
+    for (int i = 0; i < 3; i++) direction[i] = (direction[i] - dot * s.direction[i]) * s.inverse_distance;
     for (int i = 0; i < 3; i++)
         out.mean[i] += turn ? turn[3 * i] * direction[0] + turn[3 * i + 1] * direction[1] + turn[3 * i + 2] * direction[2]
                             : direction[i];
@@ -261,8 +268,10 @@ extern "C" bool JOIN(ap3d_project_, AP3D_ISA)(const ap3d_gaussians *g, const Vie
     bool finite = true;
     for (int n = first; n < end; n += LANES) {
         const Rows rows(n, end);
+        fetch<0>(g->sh, n + FETCH, end, 3 * g->sh_count);
         const Ellipsoid e = read_ellipsoid(*g, rows);
-        Double sh[COEFFICIENTS], turned[9], basis[16], value[3];
+        Half sh[COEFFICIENTS], basis[16], looking[3], value[3];
+        Double turned[9];
         read_harmonics(*g, rows, sh);
         const Double *turn = read_turn(*g, rows, turned);
         finite &= all_finite(*g, e, sh, turn);
@@ -275,17 +284,19 @@ extern "C" bool JOIN(ap3d_project_, AP3D_ISA)(const ap3d_gaussians *g, const Vie
             Footprint f;
             const Long ahead = project(v, e, *rule, f);
             const Double x = v.fx * f.t[0] * f.inverse_z + v.cx, y = v.fy * f.t[1] * f.inverse_z + v.cy;
+            f.root_a = root(f.a), f.root_c = root(f.c);
             const Extent box = extent(v, *rule, f, reach, x, y);
             const Long seen = ahead & visible & (box.x1 > box.x0) & (box.y1 > box.y0);
-            const Double l11 = root(1 / f.given), slant = f.b / f.c;
+            const Double l11 = root(1 / f.given), slant = f.b * f.inverse_c;
             const Sight s = sight(v, e, turn);
-            harmonics<false, Double>(g->sh_degree, s.direction, basis, nullptr);
+            for (int i = 0; i < 3; i++) looking[i] = narrow(s.direction[i]);
+            harmonics<false>(g->sh_degree, looking, basis, (Half(*)[3]) nullptr);
             colour(sh, used, basis, value);
-            const Double slack = reach + 1e-3, reach_x = slack * root(f.a), reach_y = slack * root(f.c);
+            const Double slack = reach + 1e-3, reach_x = slack * f.root_a, reach_y = slack * f.root_c;
             Double line[LINE] = {}, tiles[4], mean2d[2] = {ahead ? x : Double{}, ahead ? y : Double{}};
             split(x, line, line + 2), split(y, line + 1, line + 3);
-            line[4] = l11, line[5] = -slant * l11, line[6] = root(1 / f.c), line[7] = e.opacity;
-            for (int c = 0; c < 3; c++) line[8 + c] = larger(value[c], Double{});
+            line[4] = l11, line[5] = -slant * l11, line[6] = f.inverse_c * f.root_c, line[7] = e.opacity;
+            for (int c = 0; c < 3; c++) line[8 + c] = larger(wide(value[c]), Double{});
             line[11] = f.t[2], line[12] = log2_opacity, line[13] = reach_x, line[14] = reach_y;
             // No tile beyond the reach: its pixels would not count anyway.
             const Double x0 = smaller(larger(box.x0, floor_of((x - reach_x - 0.5) / AP3D_TILE)), box.x1);
@@ -307,8 +318,11 @@ extern "C" void JOIN(ap3d_project_backward_, AP3D_ISA)(const ap3d_gaussians *g, 
                                                        int end) {
     for (int n = first; n < end; n += LANES) {
         const Rows rows(n, end);
+        fetch<0>(g->sh, n + FETCH, end, 3 * g->sh_count), fetch<1>(io->sh, n + FETCH, end, 3 * g->sh_count);
+        fetch<0>((const float *)io->splats, n + FETCH, end, LINE);
         const Ellipsoid e = read_ellipsoid(*g, rows);
-        Double sh[COEFFICIENTS], sh_out[COEFFICIENTS] = {}, turned[9], basis[16], slope[16][3], opacity = {};
+        Half sh[COEFFICIENTS], sh_out[COEFFICIENTS] = {};
+        Double turned[9], opacity = {};
         read_harmonics(*g, rows, sh);
         const Double *turn = read_turn(*g, rows, turned);
         Gradient v = {};
@@ -328,8 +342,7 @@ extern "C" void JOIN(ap3d_project_backward_, AP3D_ISA)(const ap3d_gaussians *g, 
             Gradient view = {};
             project_backward(views[b], f, mean2d, line, line[7], view);
             const Sight s = sight(views[b], e, turn);
-            harmonics<true, Double>(g->sh_degree, s.direction, basis, slope);
-            colour_backward(*g, s, turn, sh, basis, slope, line + 4, view, sh_out);
+            colour_backward(*g, s, turn, sh, line + 4, view, sh_out);
             // Lanes that are not seen may have overflowed on the way.
             for (int k = 0; k < 3; k++) v.mean[k] += in(view.mean[k]);
             for (int k = 0; k < 9; k++) v.axes[k] += in(view.axes[k]);

@@ -95,22 +95,25 @@ extern "C" void JOIN(ap3d_draw_, AP3D_ISA)(const ap3d_splat *splats, const TileI
             Float transmittance = at(tile->transmittance + p), feature[AP3D_FEATURES];
             for (int c = 0; c < AP3D_FEATURES; c++) feature[c] = at(tile->feature[c] + p);
             Mask live = at_least(at(tile->live + p), splat(1));
+            Int last = at(tile->last + p);
             for (int k = 0; k < lengths[b]; k++) {
-                const Prepared &s = batch.splats[lists[b][k]];
+                const int j = lists[b][k];
+                const Prepared &s = batch.splats[j];
                 const Float dx = px - s.x, dy = py - s.y, v = s.l22 * dy, u = s.l11 * dx + s.l21 * dy;
                 const Float exponent = (s.log2_opacity - v * v) - u * u;
                 const Mask counted = both(live, at_least(exponent, cut));
-                Float weight = keep(counted, least(exp2_of(exponent), clamp) * transmittance);
-                const Mask finished = both(counted, below(transmittance - weight, stop));
-                if (__builtin_expect(any(finished), 0)) {
-                    weight = keep(but_not(counted, finished), weight);
-                    at(tile->last + p) = select(finished, Int{} + (start + lists[b][k]), at(tile->last + p));
-                    live = but_not(live, finished);
-                    if (!any(live)) open &= ~(1ull << b), k = lengths[b];
-                }
+                const Float offered = least(exp2_of(exponent), clamp) * transmittance;
+                // No branch here: a pixel finishes once, which no machine foresees.
+                const Mask finished = both(counted, below(transmittance - offered, stop));
+                const Float weight = keep(but_not(counted, finished), offered);
+                last = select(finished, Int{} + (start + j), last);
+                live = but_not(live, finished);
                 transmittance -= weight;
                 for (int c = 0; c < AP3D_FEATURES; c++) feature[c] += weight * s.feature[c];
+                if (k % 16 == 15 && !any(live)) break;
             }
+            if (!any(live)) open &= ~(1ull << b);
+            at(tile->last + p) = last;
             at(tile->transmittance + p) = transmittance, at(tile->live + p) = keep(live, splat(1));
             for (int c = 0; c < AP3D_FEATURES; c++) at(tile->feature[c] + p) = feature[c];
         }
