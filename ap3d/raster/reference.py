@@ -19,9 +19,8 @@ TILE = 16
 
 def render(splats: "Splats", cameras: Cameras, sh_degree: int, rule: "SplatRule") -> "SplatImages":
     """See :func:`ap3d.raster.splats.rasterize_splats`; memory grows with Gaussians times pixels."""
-    from ap3d.raster.splats import SplatImages, require_all_finite
+    from ap3d.raster.splats import SplatImages
 
-    require_all_finite(splats)
     dtype = splats.means.dtype
     view, intrinsics = cameras.world2cam.to(dtype), cameras.intrinsics.to(dtype)
     camera = splats.means @ view[:, :3, :3].transpose(1, 2) + view[:, None, :3, 3]
