@@ -117,9 +117,7 @@ class _Project(torch.autograd.Function):
         out = [torch.empty_like(tensor) for tensor in inputs]
         exchange = _ProjectedGradient(*map(_p, (footprints, means2d, boxes, *out)))
         gaussians, views = setting.gaussians(tuple(inputs)), setting.views()
-        library().ap3d_splats_project_backward(
-            _r(gaussians), _r(views), _r(setting.rule), _r(exchange), thread_count()
-        )
+        library().ap3d_splats_project_backward(_r(gaussians), _r(views), _r(setting.rule), _r(exchange), thread_count())
         return *(gradient.to(dtype) for gradient, dtype in zip(out, ctx.dtypes, strict=True)), None
 
 
