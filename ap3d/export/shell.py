@@ -12,14 +12,14 @@ from ap3d.splats.avatar import GaussianAvatar, Group
 from ap3d.splats.frames import rotate_by_quaternions
 
 STEPS, NEIGHBOURS = 48, 16
-REACH = 0.6  # of the head's height, how far a surface may move
-OPAQUE = 0.5  # opacity, seen from outside, at which the shell lies
+REACH = 0.3  # of the mesh's height, how far a surface may move
+OPAQUE = 0.2  # opacity, seen from outside, at which the shell lies
 SMOOTHING = 12  # rounds of averaging with the neighbours
 FIXED = ("face", "ears", "lids", "lips", "eyes", "sockets", "teeth", "tongue", "mouth")
 
 
 def shell_vertices(rig: Rig, vertices: Tensor, normals: Tensor, avatar: GaussianAvatar, splats: Splats) -> Tensor:
-    """Vertices ``[V, 3]`` of scalp, neck and torso on the outside of hair and clothes; the others stay.
+    """Vertices ``[V, 3]`` of scalp, neck and torso on the outside of hair and clothes; the face stays.
 
     Args:
         rig: the avatar's rig; regions that it lacks are skipped.
@@ -28,21 +28,25 @@ def shell_vertices(rig: Rig, vertices: Tensor, normals: Tensor, avatar: Gaussian
         avatar: says which Gaussians are hair and clothes.
         splats: the avatar at the same pose.
     """
-    free = np.ones(len(vertices), bool)
-    for name in set(FIXED) & set(rig.regions):
-        free[rig.faces[rig.regions[name]].reshape(-1).numpy()] = False
+    fixed = _fixed(rig)
     outer = (avatar.group == Group.HAIR) | (avatar.group == Group.CLOTHES)
-    ids = np.flatnonzero(free)
-    if not len(ids) or int(outer.sum()) < NEIGHBOURS:
+    if fixed.all() or int(outer.sum()) < NEIGHBOURS:
         return vertices
-    head = vertices[rig.faces[rig.regions["scalp"]].reshape(-1)]
-    reach = REACH * float((head.amax(0) - head.amin(0)).max())
+    reach = REACH * float((vertices.amax(0) - vertices.amin(0))[1])
     heights = np.zeros(len(vertices))
-    heights[ids] = _heights(vertices[ids], normals[ids], only(splats, outer), reach)
+    heights[~fixed] = _heights(vertices[~fixed], normals[~fixed], only(splats, outer), reach)
     smooth = _averaging(rig.faces.numpy(), len(vertices))
     for _ in range(SMOOTHING):
-        heights = np.where(free, 0.5 * heights + 0.5 * (smooth @ heights), 0.0)
+        heights = np.where(fixed, 0.0, 0.5 * heights + 0.5 * (smooth @ heights))
     return vertices + normals * torch.from_numpy(heights).float()[:, None]
+
+
+def _fixed(rig: Rig) -> np.ndarray:
+    """Vertices (bool ``[V]``) that touch a region that stays."""
+    mask = np.zeros(len(rig.template), bool)
+    for name in set(FIXED) & set(rig.regions):
+        mask[rig.faces[rig.regions[name]].reshape(-1).numpy()] = True
+    return mask
 
 
 def _heights(points: Tensor, normals: Tensor, splats: Splats, reach: float) -> np.ndarray:
