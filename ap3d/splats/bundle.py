@@ -1,7 +1,7 @@
 """The avatar bundle: what a user keeps, a folder or one zip with ``avatar.json`` and the files that it names."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -9,13 +9,15 @@ from torch import Tensor
 
 from ap3d.bundle_files import open_files, write_files
 from ap3d.errors import DataFileError, InputError
+from ap3d.export import FORMATS, ply
+from ap3d.export.axes import to_file
 from ap3d.raster.splats import Splats
 from ap3d.rig import load_rig
 from ap3d.rig.protocol import Rig, RigParams
 from ap3d.splats.avatar import GaussianAvatar
 from ap3d.splats.facts import BINDING_FILE, check_facts, facts_bytes, named_files
 from ap3d.splats.frames import TriangleFrames, triangle_frames
-from ap3d.splats.ply import read_binding, read_local, write_binding, write_local, write_world
+from ap3d.splats.ply import read_binding, read_local, write_binding, write_local
 from ap3d.tensor_files import pack_tensors, unpack_tensors
 
 HISTORIC_ORDER, ORDER = "local*triangle", "triangle*local"
@@ -61,10 +63,12 @@ class Bundle:
 
     def files(self) -> dict[str, bytes]:
         """The files that hold the avatar itself, ``avatar.json`` last; pictures and videos come from elsewhere."""
+        # Nothing has turned since the neutral pose, so the harmonics hold in world axes.
+        still = replace(self.pose(self.params), view_rotations=None)
         files = {
             "splats.ply": write_local(self.avatar),
             "rig.safetensors": pack_tensors(self.params.tensors()),
-            "world.ply": write_world(self.pose(self.params)),
+            "world.ply": ply.write(to_file(still, FORMATS["ply"].axes)),
         }
         if self.avatar.extra_binding.shape[1]:
             files[BINDING_FILE] = write_binding(self.avatar)

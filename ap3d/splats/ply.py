@@ -1,4 +1,4 @@
-"""Gaussian PLY files: the triangle-local one of a bundle, and the world one that 3DGS viewers open."""
+"""The triangle-local Gaussian PLY of a bundle; ``ap3d.export.ply`` has the one that 3DGS viewers open."""
 
 from dataclasses import replace
 
@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ap3d.errors import DataFileError
-from ap3d.raster.splats import Splats
 from ap3d.splats.avatar import GaussianAvatar, Group
 from ap3d.splats.ply_table import read_table, write_table
 from ap3d.splats.posing import MAXIMUM_TRIANGLES
@@ -102,19 +101,3 @@ def read_binding(data: bytes, avatar: GaussianAvatar) -> GaussianAvatar:
     if not torch.equal(triangles[:, 0], avatar.binding):
         raise DataFileError("binding.safetensors belongs to another splats.ply: the strongest triangles differ")
     return replace(avatar, extra_binding=triangles[:, 1:].contiguous(), extra_weights=weights[:, 1:].contiguous())
-
-
-def write_world(splats: Splats) -> bytes:
-    """A standard 3DGS PLY in world axes: x y z, normals, colours, opacity logit, log scales, quaternion."""
-    rest = splats.sh[:, 1:].transpose(1, 2).reshape(len(splats.means), -1)
-    alpha = splats.opacities.clamp(1e-6, 1 - 1e-6)
-    quaternions = torch.nn.functional.normalize(splats.quaternions, dim=1)
-    table = torch.cat(
-        [
-            splats.means, torch.zeros_like(splats.means), splats.sh[:, 0], rest,
-            torch.log(alpha / (1 - alpha))[:, None], splats.scales.clamp(min=1e-9).log(), quaternions,
-        ],
-        1,
-    )  # fmt: skip
-    names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"]
-    return write_table(table.detach().numpy(), [*names, *(f"f_rest_{i}" for i in range(rest.shape[1])), *_SHAPE])

@@ -26,7 +26,7 @@ class PublishStage:
     """Writes what a user keeps."""
 
     name = "publish"
-    version = 2
+    version = 3
     inputs: tuple[str, ...] = ("portrait", "refine")
 
     def settings(self, config: Config) -> Any:

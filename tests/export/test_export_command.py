@@ -3,13 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from export_helpers import covariances, ply_columns
 
 from ap3d.cli import main
 from ap3d.export import FORMATS
-from ap3d.export.gaussians import import_gaussians, named_expression
+from ap3d.export.gaussians import export_gaussians, import_gaussians, named_expression
 from ap3d.export.mesh_reader import read_mesh
 from ap3d.splats.bundle import Bundle
 
@@ -102,3 +103,9 @@ def test_damaged_bundles_are_one_line(
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert main(["export", str(tmp_path / "none"), "--format", "ply", "--out", str(tmp_path / "x.ply")]) == 2
     assert not (tmp_path / "x.ply").exists()
+
+
+def test_a_bundles_world_ply_is_the_neutral_export(painted: Bundle) -> None:
+    ours, exported = (ply_columns(d, "x", "y", "z", "f_rest_3") for d in
+                      (painted.files()["world.ply"], export_gaussians(painted, painted.params, "ply")))  # fmt: skip
+    np.testing.assert_allclose(ours, exported, atol=1e-4)

@@ -8,8 +8,9 @@ from plyfile import PlyData
 from test_avatar import mesh, random_avatar
 
 from ap3d.errors import DataFileError
+from ap3d.export.ply import write as write_world
 from ap3d.splats.frames import triangle_frames
-from ap3d.splats.ply import read_local, write_local, write_world
+from ap3d.splats.ply import read_local, write_local
 
 
 @pytest.mark.parametrize("degree", [0, 1, 3])
