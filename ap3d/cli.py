@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from ap3d import __version__
+from ap3d.commands.animate_options import add_animate
 from ap3d.errors import Ap3dError
 from ap3d.export.formats import AXES, FORMAT_NAMES, FORMATS, MESH_FORMAT
 from ap3d.threads import prepare_environment
@@ -31,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ap3d {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_generate(commands)
-    _add_animate(commands)
+    add_animate(commands, _animate)
     _add_export(commands)
     _add_motion(commands)
     _add_inspect(commands)
@@ -59,21 +60,6 @@ def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     generate.add_argument("--device", default=None, help="torch device (default: cuda when there is one)")
     generate.add_argument("--keep-work", action="store_true", help="keep what the stages wrote")
     generate.set_defaults(run=_generate)
-
-
-def _add_animate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    animate = commands.add_parser("animate", help="render a bundle along a motion")
-    animate.add_argument("bundle", help="folder of an avatar bundle")
-    animate.add_argument(
-        "--motion", default="talk", help="ARKit-52 CSV file, or 'talk' (default): the built-in talking and blinking"
-    )
-    animate.add_argument("--out", required=True, metavar="FILE.mp4")
-    animate.add_argument("--size", type=int, default=512, help="side of the picture in pixels, even")
-    animate.add_argument("--fps", type=float, default=None, help="frames per second (default: the motion's own)")
-    animate.add_argument("--seconds", type=float, default=4.0, help="length of the built-in motion")
-    animate.add_argument("--azimuth", type=float, default=0.0, help="camera, degrees to the subject's left")
-    animate.add_argument("--seed", type=int, default=0, help="of the built-in motion")
-    animate.set_defaults(run=_animate)
 
 
 def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

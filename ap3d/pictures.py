@@ -1,9 +1,6 @@
-"""Pictures and videos as file contents."""
+"""Pictures as file contents."""
 
 import io
-import tempfile
-from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,19 +28,3 @@ def contact_sheet(images: Tensor, columns: int = 6) -> Tensor:
     padded = torch.cat([images, images.new_ones(missing, *images.shape[1:])])
     rows = [torch.cat(list(padded[i : i + columns]), 2) for i in range(0, len(padded), columns)]
     return torch.cat(rows, 1)
-
-
-def mp4_bytes(frames: Iterable[Tensor], fps: int) -> bytes:
-    """Pictures ``[3, H, W]`` of even size as an H.264 file that browsers play while it loads."""
-    import imageio.v2 as imageio
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "video.mp4"
-        writer = imageio.get_writer(
-            path, fps=fps, codec="libx264", quality=7, macro_block_size=2,
-            ffmpeg_log_level="error", output_params=["-movflags", "+faststart", "-threads", "1"],
-        )  # fmt: skip
-        with writer:
-            for frame in frames:
-                writer.append_data(to_uint8(frame))
-        return path.read_bytes()

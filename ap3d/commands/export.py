@@ -10,8 +10,7 @@ import torch
 from ap3d.errors import InputError
 from ap3d.export.formats import MESH_FORMAT, export_format
 from ap3d.export.gaussians import export_gaussians, named_expression
-from ap3d.motion import Motion, read_motion
-from ap3d.motion.procedural import talking
+from ap3d.motion import Motion, load_motion
 from ap3d.rig.protocol import RigParams
 from ap3d.splats.bundle import Bundle, load_bundle
 from ap3d.storage import Store
@@ -67,10 +66,7 @@ def _motion(options: argparse.Namespace, bundle: Bundle) -> Motion | None:
     """The motion in the rig's own basis; what the conversion dropped is said."""
     if options.motion is None:
         return None
-    if options.motion == "talk":
-        names = tuple(bundle.rig.expression_names)
-        return talking(names, 4.0, 25.0, torch.Generator().manual_seed(options.seed))
-    motion = read_motion(options.motion).to(bundle.rig)
+    motion = load_motion(options.motion, seed=options.seed).to(bundle.rig)
     for note in motion.notes:
         print(note, file=sys.stderr)
     return motion

@@ -49,7 +49,7 @@ def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     sine = torch.sin(angle)
     near = sine < 1e-4  # there the chord is the arc
     first = torch.where(near, 1 - share, torch.sin((1 - share) * angle) / sine.clamp_min(1e-12))
-    second = torch.where(near, share.expand_as(angle), torch.sin(share * angle) / sine.clamp_min(1e-12))
+    second = torch.where(near, share, torch.sin(share * angle) / sine.clamp_min(1e-12))
     return torch.nn.functional.normalize(first * a + second * b, dim=-1)
 
 

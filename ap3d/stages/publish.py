@@ -10,13 +10,14 @@ from ap3d.animation import bundle_camera, motion_frames, render, turntable_frame
 from ap3d.config import Config
 from ap3d.motion.expressions import ExpressionSampler
 from ap3d.motion.procedural import talking
-from ap3d.pictures import contact_sheet, mp4_bytes, png_bytes
+from ap3d.pictures import contact_sheet, png_bytes
 from ap3d.splats.avatar import GaussianAvatar, group_counts
 from ap3d.splats.bundle import ORDER, Bundle
 from ap3d.splats.facts import SCHEMA_VERSION
 from ap3d.splats.frames import triangle_frames
 from ap3d.stages.base import StageContext, StageResult, seeded_generator
 from ap3d.stages.initialise import read_avatar, read_params
+from ap3d.video import mp4_bytes
 
 SHEET_EXPRESSIONS = ("neutral", "open", "smile", "blink", "frown", "surprise")
 SHEET_AZIMUTHS = (0.0, 35.0, -80.0, 180.0)
@@ -37,9 +38,8 @@ class PublishStage:
         """Outputs: the files of the bundle."""
         publish = context.config.publish
         bundle = _bundle(context)
-        rig = bundle.rig
         generator = seeded_generator(context.job, "talking")
-        talk = talking(tuple(rig.expression_names), publish.talking_seconds, publish.fps, generator)
+        talk = talking(publish.talking_seconds, publish.fps, generator)
         preview = _picture(bundle, 0.0, publish.size)
         context.report(1, 5)
         sheet = contact_sheet(_sheet(bundle, max(publish.size // 2, 96)), len(SHEET_EXPRESSIONS))

@@ -13,7 +13,7 @@ import torch
 
 from ap3d.animation import bundle_camera
 from ap3d.cli import main
-from ap3d.motion.procedural import talking
+from ap3d.motion.procedural import PROCEDURAL, talking
 from ap3d.splats.bundle import load_bundle
 
 
@@ -64,7 +64,7 @@ def test_animate_writes_a_video_in_which_mouth_and_eyes_move(
 ) -> None:  # type: ignore[type-arg]
     """Head and neck are held still, so that only the face can move the pixels of the face."""
     still = lambda *a: (lambda m: replace(m, head=0 * m.head, neck=0 * m.neck))(talking(*a))  # noqa: E731
-    monkeypatch.setattr("ap3d.commands.animate.talking", still)
+    monkeypatch.setitem(PROCEDURAL, "talk", still)
     video = tmp_path / "talk.mp4"
     assert main(["animate", str(made[0]), "--out", str(video), "--size", "256", "--seconds", "2"]) == 0
     frames = imageio.imread(video).astype(float)

@@ -9,25 +9,11 @@ import torch
 from ap3d.errors import InputError
 from ap3d.motion.arkit import ARKIT_NAMES
 from ap3d.motion.expressions import COMBINATIONS, ExpressionSampler
-from ap3d.motion.procedural import talking
 from ap3d.motion.schema import Motion
 from ap3d.rig.builtin import JAW_OPEN_ANGLE
 from ap3d.rig.protocol import RigParams
 
 NAMES = ("jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "mouthFunnel")
-
-
-def test_talking_talks_blinks_and_loops(rig) -> None:  # type: ignore[no-untyped-def]
-    motion = talking(rig.expression_names, 4.0, 25.0, torch.Generator().manual_seed(0))
-    jaw = motion.expression[:, rig.expression_names.index("jawOpen")]
-    blink = motion.expression[:, rig.expression_names.index("eyeBlinkLeft")]
-    assert len(motion) == 100
-    assert float(jaw.max()) > 0.3 and int(((jaw[1:] > 0.2) != (jaw[:-1] > 0.2)).sum()) >= 4
-    assert float(blink.max()) > 0.9 and float(blink[0]) == 0
-    assert float(motion.expression.min()) >= 0 and float(motion.expression.max()) <= 1
-    assert float((motion.head[0] - motion.head[-1]).norm()) < 0.05
-    again = talking(rig.expression_names, 4.0, 25.0, torch.Generator().manual_seed(0))
-    assert torch.equal(motion.expression, again.expression)
 
 
 def test_motion_drives_the_mouth_and_lids_of_the_rig(rig, neutral) -> None:  # type: ignore[no-untyped-def]

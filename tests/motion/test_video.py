@@ -24,9 +24,9 @@ from ap3d.motion.video import Track, motion_from_track, track_video
 from ap3d.motion.video_frames import LONGEST_SIDE, open_video
 from ap3d.perception import load_landmark_detector
 from ap3d.perception.embedding import Embedding
-from ap3d.pictures import mp4_bytes
 from ap3d.rig.protocol import RigParams
 from ap3d.training.portraits import Person, Portraitist, sample_person
+from ap3d.video import mp4_bytes
 
 FPS, SECONDS, SIZE = 12.0, 2.25, 224
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -40,7 +40,7 @@ def person(rig) -> Person:  # type: ignore[no-untyped-def]
 
 @pytest.fixture(scope="module")
 def truth(rig) -> Motion:  # type: ignore[no-untyped-def]
-    return talking(rig.expression_names, SECONDS, FPS, torch.Generator().manual_seed(1))
+    return talking(SECONDS, FPS, torch.Generator().manual_seed(1)).to(rig)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def assert_follows(rig, found: Motion, truth: Motion, elevation: float = 0.0) ->
 
 
 def test_points_of_a_known_motion_give_it_back(rig, person: Person) -> None:  # type: ignore[no-untyped-def]
-    truth = talking(rig.expression_names, 2.0, 25.0, torch.Generator().manual_seed(2))
+    truth = talking(2.0, 25.0, torch.Generator().manual_seed(2)).to(rig)
     params = person.neutral.expand(len(truth)).replace(**truth.tensors())
     camera = full_cameras(rig, rig.vertices(person.neutral)[0], [0.0], [0.0], 512)
     points = Embedding.load().points(rig.vertices(params))
@@ -222,7 +222,7 @@ def test_an_avatars_talking_video_gives_its_motion_back(rig, prompt: str, tmp_pa
 
     folder, video, out = tmp_path / "avatar", tmp_path / "talk.mp4", tmp_path / "m.npz"
     assert main(["generate", prompt, "--seed", "3", "--out", str(folder)]) == 0
-    truth = talking(rig.expression_names, 4.0, 25.0, torch.Generator().manual_seed(1))
-    video.write_bytes(mp4_bytes(motion_frames(load_bundle(str(folder)), truth, 512, elevation=2.0), 25))
+    truth = talking(4.0, 25.0, torch.Generator().manual_seed(1)).to(rig)
+    video.write_bytes(mp4_bytes(motion_frames(load_bundle(str(folder)), truth, 512), 25))
     assert main(["motion", str(video), "--out", str(out)]) == 0
     assert_follows(rig, read_motion(out), truth, elevation=2.0)
