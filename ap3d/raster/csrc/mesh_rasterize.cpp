@@ -1,0 +1,329 @@
+// Triangle rasterisation with nvdiffrast's conventions (Laine et al. 2020, "Modular Primitives for High-Performance
+// Differentiable Rendering"). Coverage is decided in fixed point with a half-open rule, so triangles that share an
+// edge never leave a gap and never both own a pixel. Tiles keep depth and triangle; barycentrics are worked out
+// afterwards, once for each visible pixel, from the unclipped triangle in homogeneous coordinates.
+#include <cstring>
+#include <limits>
+#include <mutex>
+
+#include "mesh.h"
+#include "mesh_clip.h"
+
+namespace {
+
+using namespace ap3d;
+
+constexpr int TILE = 32, LANES = 8, STRIDE = TILE + LANES;  // blocks of lanes may run over a tile's right side
+
+struct Batch {  // faces of one image in fixed chunks; each keeps its triangles and their list by tile
+    static constexpr int MOST_CHUNKS = 64;
+    struct Chunk {
+        std::vector<ScreenTriangle> triangles;
+        std::vector<int> offsets, items;
+    };
+    std::vector<ScreenVertex> vertices;
+    std::vector<Chunk> chunks;
+};
+
+struct Frame {
+    int height, width, columns, rows;
+    Frame(int h, int w) : height(h), width(w), columns((w + TILE - 1) / TILE), rows((h + TILE - 1) / TILE) {}
+    int tiles() const { return columns * rows; }
+};
+
+void set_up(const float *positions, const std::vector<ScreenVertex> &vertices, const int *faces, int first, int last,
+            const Frame &frame, std::vector<ScreenTriangle> &out) {
+    for (int f = first; f < last; f++) {
+        const int *face = faces + 3 * (size_t)f;
+        const ScreenVertex &a = vertices[face[0]], &b = vertices[face[1]], &c = vertices[face[2]];
+        if (a.outside & b.outside & c.outside) continue;
+        if (!(a.outside | b.outside | c.outside)) {
+            emit(a, b, c, f, frame.height, frame.width, out);
+            continue;
+        }
+        Point polygon[3 + PLANES];
+        for (int k = 0; k < 3; k++) polygon[k] = load_point(positions, face[k]);
+        emit_clipped(polygon, f, frame.height, frame.width, out);
+    }
+}
+
+void bin(Batch::Chunk &chunk, const Frame &frame) {
+    chunk.offsets.assign(frame.tiles() + 1, 0);
+    auto each_tile = [&](const ScreenTriangle &t, auto visit) {
+        for (int y = t.y0 / TILE; y <= t.y1 / TILE; y++)
+            for (int x = t.x0 / TILE; x <= t.x1 / TILE; x++) visit(y * frame.columns + x);
+    };
+    for (const auto &t : chunk.triangles) each_tile(t, [&](int tile) { chunk.offsets[tile]++; });
+    int sum = 0;
+    for (int &offset : chunk.offsets) sum += offset, offset = sum;  // ends; filling from behind makes them starts
+    chunk.items.resize(sum);
+    for (int i = (int)chunk.triangles.size() - 1; i >= 0; i--)
+        each_tile(chunk.triangles[i], [&](int tile) { chunk.items[--chunk.offsets[tile]] = i; });
+}
+
+struct alignas(64) TileBuffer {
+    float depth[TILE * STRIDE];
+    int32_t face[TILE * STRIDE];
+};
+
+template <class Int>
+struct Lanes {
+    typedef Int Vector __attribute__((vector_size(LANES * sizeof(Int)), aligned(4), may_alias));
+};
+typedef float Floats __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+struct Edges {  // edge functions over the pixel step: floor(e / SUBPIXEL) keeps the sign, and pixel steps stay exact
+    int64_t start[3];
+    int32_t step_x[3], step_y[3];
+    bool small;  // 32 bits hold every value in a tile
+};
+
+INLINE bool set_edges(const ScreenTriangle &t, int x0, int y0, int columns, int rows, Edges &e) {
+    constexpr int32_t LIMIT = 1 << 23;
+    e.small = true;
+    for (int k = 0; k < 3; k++) {
+        int n = k == 2 ? 0 : k + 1;
+        int32_t dx = t.x[n] - t.x[k], dy = t.y[n] - t.y[k];
+        bool owned = dy < 0 || (dy == 0 && dx > 0);  // left edges and top edges belong to the triangle
+        int64_t cx = int64_t(x0) * SUBPIXEL + SUBPIXEL / 2, cy = int64_t(y0) * SUBPIXEL + SUBPIXEL / 2;
+        e.start[k] = (dx * (cy - t.y[k]) - dy * (cx - t.x[k]) - (owned ? 0 : 1)) >> SUBPIXEL_BITS;
+        e.step_x[k] = -dy, e.step_y[k] = dx;
+        if (e.start[k] + int64_t(columns) * std::max(-dy, 0) + int64_t(rows) * std::max(dx, 0) < 0) return false;
+        e.small &= dx > -LIMIT && dx < LIMIT && dy > -LIMIT && dy < LIMIT;
+    }
+    return true;
+}
+
+template <class Int>
+INLINE void fill(const ScreenTriangle &t, const Edges &e, int x0, int x1, int y0, int y1, int left, int top,
+                 TileBuffer &tile) {
+    typedef typename Lanes<Int>::Vector Vector;
+    const Vector iota = {0, 1, 2, 3, 4, 5, 6, 7};
+    const Floats ramp = {0, 1, 2, 3, 4, 5, 6, 7};
+    constexpr int64_t BOUND = 1 << 30;  // more than an edge function changes within a tile when 32 bits are enough
+    Vector rows[3], step_x[3];
+    for (int k = 0; k < 3; k++) {
+        Int start = sizeof(Int) == 4 ? (Int)std::clamp(e.start[k], -BOUND, BOUND) : (Int)e.start[k];
+        rows[k] = start + iota * e.step_x[k], step_x[k] = (Vector{} + e.step_x[k]) * LANES;
+    }
+    const float from_x = (float)(x0 + 0.5 - t.x[0] * (1.0 / SUBPIXEL));
+    const float from_y = (float)(y0 + 0.5 - t.y[0] * (1.0 / SUBPIXEL));
+    const Floats nearest = Floats{} + t.nearest, farthest = Floats{} + t.farthest;
+    const Ints face = Ints{} + t.face;
+    for (int y = y0; y <= y1; y++) {
+        Vector e0 = rows[0], e1 = rows[1], e2 = rows[2];
+        Floats depth = t.depth + t.depth_y * (from_y + (y - y0)) + t.depth_x * (from_x + ramp);
+        int at = (y - top) * STRIDE + x0 - left;
+        for (int x = x0; x <= x1; x += LANES, at += LANES) {
+            Floats *depths = (Floats *)(tile.depth + at);
+            Ints *ids = (Ints *)(tile.face + at);
+            Floats bounded = depth < nearest ? nearest : depth;
+            bounded = bounded > farthest ? farthest : bounded;
+            Ints wins = __builtin_convertvector((e0 | e1 | e2) >= 0, Ints) & (Ints)(bounded < *depths);
+            *depths = wins ? bounded : *depths;
+            *ids = wins ? face : *ids;
+            e0 += step_x[0], e1 += step_x[1], e2 += step_x[2];
+            depth += t.depth_x * LANES;
+        }
+        for (int k = 0; k < 3; k++) rows[k] += e.step_y[k];
+    }
+}
+
+// Edge planes of a triangle in normalised device coordinates: a_k(x, y) = c[k][0] + x c[k][1] + y c[k][2], whose sum
+// over k divides them to barycentrics.
+struct Shader {
+    Point p[3];
+    double c[3][3];
+
+    void set(const float *positions, const int *face) {
+        for (int k = 0; k < 3; k++) p[k] = load_point(positions, face[k]);
+        for (int k = 0; k < 3; k++) {
+            const Point &a = p[k == 2 ? 0 : k + 1], &b = p[k == 0 ? 2 : k - 1];
+            c[k][0] = a.x * b.y - a.y * b.x, c[k][1] = a.y * b.w - a.w * b.y, c[k][2] = a.w * b.x - a.x * b.w;
+        }
+    }
+
+    INLINE void shade(double x, double y, int face, float *out) const {
+        double a0 = c[0][0] + x * c[0][1] + y * c[0][2], a1 = c[1][0] + x * c[1][1] + y * c[1][2];
+        double a2 = c[2][0] + x * c[2][1] + y * c[2][2];
+        double inverse = 1 / (a0 + a1 + a2);
+        double u = a0 * inverse, v = a1 * inverse;
+        if (!std::isfinite(u) || !std::isfinite(v)) u = v = 1.0 / 3;  // seen exactly edge on
+        u = std::clamp(u, 0.0, 1.0), v = std::clamp(v, 0.0, 1 - u);
+        double t = 1 - u - v;
+        double z = u * p[0].z + v * p[1].z + t * p[2].z, w = u * p[0].w + v * p[1].w + t * p[2].w;
+        out[0] = (float)u, out[1] = (float)v;
+        out[2] = z < w ? (z > -w ? (float)(z / w) : -1.0f) : 1.0f;
+        out[3] = (float)(face + 1);
+    }
+};
+
+struct Image {
+    const float *positions;  // [V, 4]
+    const int *faces;
+    const Batch &batch;
+    Frame frame;
+    float *out;  // [H, W, 4]
+};
+
+INLINE void shade_tile(const Image &image, const TileBuffer &tile, int left, int top, int right, int bottom) {
+    Shader shader{};
+    int current = -1;
+    for (int y = top; y < bottom; y++) {
+        float *pixel = image.out + 4 * ((size_t)y * image.frame.width + left);
+        const int32_t *ids = tile.face + (y - top) * STRIDE;
+        for (int x = left; x < right; x++, pixel += 4) {
+            int face = *ids++;
+            if (face < 0) {
+                std::memset(pixel, 0, 4 * sizeof(float));
+                continue;
+            }
+            if (face != current) shader.set(image.positions, image.faces + 3 * (size_t)(current = face));
+            shader.shade((2 * x + 1.0) / image.frame.width - 1, (2 * y + 1.0) / image.frame.height - 1, face, pixel);
+        }
+    }
+}
+
+INLINE void draw_tile(const Image &image, int index) {
+    const Frame &frame = image.frame;
+    const int left = index % frame.columns * TILE, top = index / frame.columns * TILE;
+    const int right = std::min(left + TILE, frame.width), bottom = std::min(top + TILE, frame.height);
+    TileBuffer tile;
+    for (float &d : tile.depth) d = std::numeric_limits<float>::infinity();
+    for (int32_t &f : tile.face) f = -1;
+    for (const auto &chunk : image.batch.chunks)
+        for (int i = chunk.offsets[index]; i < chunk.offsets[index + 1]; i++) {
+            const ScreenTriangle &t = chunk.triangles[chunk.items[i]];
+            int x0 = std::max(t.x0, left), x1 = std::min(t.x1, right - 1);
+            int y0 = std::max(t.y0, top), y1 = std::min(t.y1, bottom - 1);
+            Edges edges;
+            if (!set_edges(t, x0, y0, x1 - x0, y1 - y0, edges)) continue;
+            if (edges.small)
+                fill<int32_t>(t, edges, x0, x1, y0, y1, left, top, tile);
+            else
+                fill<int64_t>(t, edges, x0, x1, y0, y1, left, top, tile);
+        }
+    shade_tile(image, tile, left, top, right, bottom);
+}
+
+// The same source for two instruction sets; without fused multiply-add, so that their results are bitwise equal.
+void draw_tile_base(const Image &image, int index) { draw_tile(image, index); }
+#if defined(__x86_64__) && defined(__GNUC__)
+__attribute__((target("avx2"))) void draw_tile_avx2(const Image &image, int index) { draw_tile(image, index); }
+auto best_draw_tile() { return __builtin_cpu_supports("avx2") ? draw_tile_avx2 : draw_tile_base; }
+#else
+auto best_draw_tile() { return draw_tile_base; }
+#endif
+
+void prepare(Batch &batch, const float *positions, const int *faces, int vertex_count, int face_count,
+             const Frame &frame, int threads) {
+    batch.vertices.resize(vertex_count);
+    parallel_chunks(vertex_count, 16384, threads, [&](size_t first, size_t last) {
+        for (size_t i = first; i < last; i++)
+            batch.vertices[i] = project(load_point(positions, (int)i), frame.height, frame.width);
+    });
+    const int chunk = std::max(2048, (face_count + Batch::MOST_CHUNKS - 1) / Batch::MOST_CHUNKS);
+    batch.chunks.resize((face_count + chunk - 1) / chunk);
+    parallel_for((int)batch.chunks.size(), threads, [&](int c) {
+        auto &own = batch.chunks[c];
+        int first = c * chunk, last = std::min(face_count, first + chunk);
+        own.triangles.clear();
+        own.triangles.reserve(last - first);
+        set_up(positions, batch.vertices, faces, first, last, frame, own.triangles);
+        bin(own, frame);
+    });
+}
+
+// Working memory that stays for the next call: fresh pages would cost as much as the work itself.
+class Pool {
+   public:
+    std::unique_ptr<Batch> take() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        auto batch = std::move(kept_);
+        return batch ? std::move(batch) : std::make_unique<Batch>();
+    }
+    void give(std::unique_ptr<Batch> batch, int faces) {
+        if (faces > LARGEST) return;
+        std::lock_guard<std::mutex> lock(mutex_);
+        kept_ = std::move(batch);
+    }
+
+   private:
+    static constexpr int LARGEST = 1 << 18;  // faces whose memory, about 25 MB, may stay
+    std::mutex mutex_;
+    std::unique_ptr<Batch> kept_;
+};
+
+Pool &pool() {
+    static Pool *one = new Pool;  // never destroyed: threads may outlive the end of main
+    return *one;
+}
+
+}  // namespace
+
+extern "C" {
+
+// positions [batch, vertices, 4] clip space; faces [face_count, 3]; out [batch, height, width, 4], written whole.
+void ap3d_mesh_rasterize(const float *positions, const int *faces, int batch, int vertices, int face_count, int height,
+                         int width, float *out, int threads) {
+    const Frame frame(height, width);
+    const auto draw = best_draw_tile();
+    auto prepared = pool().take();
+    for (int b = 0; b < batch; b++) {
+        const float *base = positions + 4 * (size_t)b * vertices;
+        prepare(*prepared, base, faces, vertices, face_count, frame, threads);
+        Image image{base, faces, *prepared, frame, out + 4 * (size_t)b * height * width};
+        parallel_for(frame.tiles(), threads, [&](int tile) { draw(image, tile); });
+    }
+    pool().give(std::move(prepared), std::max(face_count, vertices));
+}
+
+// Gradient of u and v (the first two of gradient_out's four channels) to positions [batch, vertices, 4], which the
+// caller has zeroed. z/w passes none, as in nvdiffrast.
+int ap3d_mesh_rasterize_backward(const float *gradient_out, const float *raster, const float *positions,
+                                 const int *faces, int batch, int vertices, int face_count, int height, int width,
+                                 float *gradient, int threads) {
+    std::atomic<int> status{MESH_OK};
+    for (int b = 0; b < batch; b++) {
+        const size_t base = (size_t)b * height * width;
+        const float *table = positions + 4 * (size_t)b * vertices;
+        float *target = gradient + 4 * (size_t)b * vertices;
+        auto touch = [&](int i, auto visit) {
+            int ignored = 0;
+            Hit hit = read_hit(raster, base + i, face_count, ignored);
+            if (hit.face < 0) return;
+            for (int k = 0; k < 3; k++) visit(faces[3 * (size_t)hit.face + k]);
+        };
+        auto add = [&](int i, int low, int high) {
+            int found = MESH_OK;
+            Hit hit = read_hit(raster, base + i, face_count, found);
+            if (found) raise_status(status, found);
+            const float *g = gradient_out + 4 * (base + i);
+            if (hit.face < 0 || (g[0] == 0 && g[1] == 0)) return;
+            double X = (2 * (i % width) + 1.0) / width - 1, Y = (2 * (i / width) + 1.0) / height - 1;
+            const int *face = faces + 3 * (size_t)hit.face;
+            double px[3], py[3], ga[3];
+            for (int k = 0; k < 3; k++) {
+                Point p = load_point(table, face[k]);
+                px[k] = p.x - X * p.w, py[k] = p.y - Y * p.w;
+            }
+            double a0 = px[1] * py[2] - py[1] * px[2], a1 = px[2] * py[0] - py[2] * px[0];
+            double sum = a0 + a1 + (px[0] * py[1] - py[0] * px[1]);
+            if (sum == 0) return;
+            double common = g[0] * hit.u + g[1] * hit.v;
+            ga[0] = (g[0] - common) / sum, ga[1] = (g[1] - common) / sum, ga[2] = -common / sum;
+            for (int k = 0; k < 3; k++) {
+                if (face[k] < low || face[k] >= high) continue;
+                int n = k == 2 ? 0 : k + 1, m = k == 0 ? 2 : k - 1;  // p_k stands in a_m = p_k x p_n and a_n = p_m x p_k
+                double gx = ga[m] * py[n] - ga[n] * py[m], gy = ga[n] * px[m] - ga[m] * px[n];
+                float *t = target + 4 * (size_t)face[k];
+                t[0] += (float)gx, t[1] += (float)gy, t[3] -= (float)(X * gx + Y * gy);
+            }
+        };
+        scatter_in_order(height * width, vertices, threads, touch, add);
+    }
+    return status;
+}
+
+}  // extern "C"
