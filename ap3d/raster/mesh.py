@@ -104,7 +104,7 @@ def texture(
     """
     _check_image(uv, "uv", 2)
     _check_image(tex, "tex", None, len(uv))
-    if not 0 < min(tex.shape[1:3]) or max(tex.shape[1:3]) > LARGEST_TEXTURE:
+    if not min(tex.shape[1:3]) > 0 or max(tex.shape[1:3]) > LARGEST_TEXTURE:
         raise ValueError(f"a texture's sides must be 1 to {LARGEST_TEXTURE} texels, got {tuple(tex.shape)}")
     for tensor, name, tail in ((uv_da, "uv_da", (4,)), (level, "level", ())):
         if tensor is not None and tensor.shape != (*uv.shape[:3], *tail):

@@ -32,17 +32,17 @@ def texture(levels: list[Tensor], uv: Tensor, level: Tensor | None, filter_mode:
 
 
 def topology(faces: Tensor) -> Tensor:
-    """``[F, 3]`` int32: the vertex beyond the edge opposite each corner, -1 at borders."""
+    """``[F, 3]`` int32: each edge, named 3 face + corner opposite, gets its name in the next triangle, or -1."""
     indices = _dense(faces, torch.int32)
-    opposite = torch.empty_like(indices)
+    beyond = torch.empty_like(indices)
     vertices = int(indices.max()) + 1 if indices.numel() else 0
-    library().ap3d_mesh_topology(_p(indices), len(indices), vertices, _p(opposite))
-    return opposite
+    library().ap3d_mesh_topology(_p(indices), len(indices), vertices, _p(beyond))
+    return beyond
 
 
 def antialias(color: Tensor, rast: Tensor, clip: Tensor, faces: Tensor, table: Tensor, boost: float) -> Tensor:
     """``[B, H, W, C]`` on the device of ``color``."""
-    if table.shape != faces.shape or (table.numel() and int(table.max()) >= clip.shape[1]):
+    if table.shape != faces.shape or (table.numel() and int(table.max()) >= faces.numel()):
         raise ValueError(f"topology was made of other faces ({len(table)} of them, here {len(faces)})")
     return _Antialias.apply(color, rast, clip, faces, table, boost)  # type: ignore[no-any-return]
 

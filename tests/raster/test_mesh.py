@@ -6,28 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from ap3d.cameras import Cameras, look_at
+from ap3d.cameras import look_at
 from ap3d.errors import NumericalError
 from ap3d.raster.mesh import interpolate, rasterize_mesh
-
-
-def clip_positions(vertices: Tensor, cameras: Cameras) -> Tensor:
-    homogeneous = torch.cat([vertices, torch.ones(len(vertices), 1)], 1)
-    return homogeneous @ cameras.clip_matrices().transpose(1, 2)
-
-
-def front_camera(size: int = 64, distance: float = 2.0, fov: float = 40.0) -> Cameras:
-    return look_at(torch.tensor([[0.0, 0.0, distance]]), torch.zeros(3), fov, size)
-
-
-def random_fan(generator: torch.Generator, count: int = 40) -> tuple[Tensor, Tensor]:
-    """A star of triangles round one point: every inner edge is shared by two of them."""
-    angle = torch.linspace(0, 2 * math.pi, count + 1)[:-1]
-    radius = 0.4 + 0.2 * torch.rand(count, generator=generator)
-    rim = torch.stack([radius * angle.cos(), radius * angle.sin(), torch.zeros(count)], 1)
-    centre = 0.1 * torch.rand(1, 3, generator=generator) * torch.tensor([1.0, 1.0, 0.0])
-    ring = torch.arange(count) + 1
-    return torch.cat([centre, rim]), torch.stack([torch.zeros_like(ring), ring, ring.roll(-1)], 1)
+from tests.raster.mesh_reference import (
+    clip_positions,
+    front_camera,
+    numeric_gradient,
+    pixel_centres,
+    random_fan,
+    reference_layers,
+    reference_raster,
+    sphere,
+)
 
 
 def test_area_of_a_rectangle_is_analytic() -> None:
@@ -126,18 +117,126 @@ def test_interpolate_gradient_equals_autograd() -> None:
         assert torch.allclose(ours.grad, twin.grad, atol=1e-4)
 
 
+def test_sphere_is_watertight_and_every_ray_meets_it_twice() -> None:
+    vertices, faces = sphere(20)
+    clip = clip_positions(vertices, look_at(torch.tensor([[0.3, 0.4, 1.6]]), torch.zeros(3), 40.0, 90))
+    hits = sum((rasterize_mesh(clip, face[None], (90, 90))[0, ..., 3] > 0).int() for face in faces)
+    assert set(hits.unique().tolist()) == {0, 2}  # type: ignore[union-attr]
+    whole = rasterize_mesh(clip, faces, (90, 90))[0, ..., 3] > 0
+    assert torch.equal(whole, hits > 0)  # type: ignore[operator]
+    camera = torch.tensor([0.3, 0.4, 1.6])
+    seen = rasterize_mesh(clip, faces, (90, 90))[0, ..., 3]
+    normals = torch.linalg.cross(*(vertices[faces[:, k]] - vertices[faces[:, 0]] for k in (1, 2)))
+    facing = (normals * (camera - vertices[faces[:, 0]])).sum(1) > 0
+    assert facing[seen[seen > 0].long() - 1].all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_triangles_equal_the_float64_reference(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    clip = torch.randn(60, 4, generator=generator)
+    clip[:, 3] = torch.rand(60, generator=generator) * (1.5 if seed < 3 else 2.0) + (0.3 if seed < 3 else -0.6)
+    faces = torch.randint(0, 60, (30, 3), generator=generator)
+    rast = rasterize_mesh(clip[None], faces, (37, 51))[0]
+    expected, certain = reference_raster(clip, faces, (37, 51))
+    assert certain.float().mean() > 0.9
+    assert torch.equal(rast[..., 3][certain], expected[..., 3][certain].float())
+    assert (rast - expected)[certain].abs().max() < 2e-5
+    assert len(rast[..., 3].unique()) > 5
+
+
+@pytest.mark.parametrize("distance", [0.02, 0.3, 1.0])
+def test_near_plane_cuts_where_rays_say(distance: float) -> None:
+    """A plane through the eye's surroundings: parts lie behind, parts nearer than the near plane."""
+    vertices = torch.tensor([[-3.0, -0.02, 3.0], [4.0, -0.05, 2.0], [0.5, -0.03, -2.0], [-2.0, 0.4, 2.5]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3], [1, 2, 3]])
+    cameras = look_at(torch.tensor([[0.0, 0.0, distance]]), torch.tensor([0.0, -0.01, 0.0]), 80.0, 48)
+    clip = clip_positions(vertices, cameras)
+    assert (clip[..., 3] < 0).any()
+    rast = rasterize_mesh(clip, faces, (48, 48))[0]
+    expected, certain = reference_raster(clip[0], faces, (48, 48))
+    assert torch.equal(rast[..., 3][certain], expected[..., 3][certain].float())
+    assert (rast - expected)[certain][:, :2].abs().max() < 1e-4
+
+
+def test_far_plane_cuts() -> None:
+    clip = torch.tensor([[[-1.0, -1, 0.5, 1], [1.0, -1, 0.5, 1], [0.0, 1, 2.0, 1]]])
+    rast = rasterize_mesh(clip, torch.tensor([[0, 1, 2]]), (64, 64))[0]
+    seen = rast[..., 3] > 0
+    assert seen[:20].any() and not seen[24:].any()  # z passes 1 a third of the way up
+    assert rast[..., 2].max() <= 1
+
+
+def test_among_equal_depths_the_first_triangle_wins() -> None:
+    clip = torch.tensor([[[-1.0, -1, 0.1, 1], [1.0, -1, 0.7, 1], [0.0, 1, 0.3, 1]]])
+    faces = torch.tensor([[0, 1, 2]]).repeat(5000, 1)
+    for threads in (1, 2):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AP3D_THREADS", str(threads))
+            rast = rasterize_mesh(clip, faces, (40, 40))
+        assert rast[..., 3].max() == 1
+
+
+def test_triangles_larger_than_the_guard_band_are_exact() -> None:
+    clip = torch.tensor([[[-9e4, -3e4, 0.0, 1], [8e4, -5e4, 0.0, 1], [1e3, 9e4, 0.0, 1], [9e4, 8e4, 0.0, 1]]])
+    faces = torch.tensor([[0, 1, 2], [1, 2, 3]])
+    rast = rasterize_mesh(clip, faces, (200, 200))[0]
+    expected, certain = reference_raster(clip[0], faces, (200, 200), margin=0.5)
+    assert (rast[..., 3] > 0).all()
+    assert torch.equal(rast[..., 3][certain], expected[..., 3][certain].float())
+
+
+def test_barycentric_gradient_to_positions_equals_float64_autograd() -> None:
+    generator = torch.Generator().manual_seed(3)
+    clip = torch.randn(20, 4, generator=generator)
+    clip[:, 3] = torch.rand(20, generator=generator) + 0.5
+    faces = torch.randint(0, 20, (12, 3), generator=generator)
+    clip.requires_grad_()
+    weight = torch.randn(30, 40, 4, generator=generator)
+    rast = rasterize_mesh(clip[None], faces, (30, 40))[0]
+    (rast * weight).sum().backward()
+    twin = clip.detach().double().requires_grad_()
+    barycentrics, _ = reference_layers(twin, faces, pixel_centres(30, 40))
+    hit = (rast[..., 3] > 0).flatten()
+    chosen = barycentrics[torch.arange(len(hit)), (rast[..., 3].flatten().long() - 1).clamp(0)][:, :2]
+    (chosen * weight.reshape(-1, 4)[:, :2].double())[hit].sum().backward()
+    assert clip.grad is not None and twin.grad is not None
+    assert hit.sum() > 200
+    assert torch.allclose(clip.grad.double(), twin.grad, rtol=1e-3, atol=1e-3 * float(twin.grad.abs().max()))
+
+
+def test_interpolated_values_move_with_positions_as_finite_differences_say() -> None:
+    vertices, faces = random_fan(torch.Generator().manual_seed(4), 7)
+    clip = clip_positions(vertices, front_camera(32))[0]
+    attributes = torch.randn(1, len(vertices), 3, generator=torch.Generator().manual_seed(5))
+    inner = torch.zeros(32, 32, 1)
+    inner[12:20, 12:20] = 1  # far from the outline, whose pixels come and go
+
+    def loss(positions: Tensor) -> Tensor:
+        rast = rasterize_mesh(positions[None], faces, (32, 32))
+        return (interpolate(attributes, rast, faces)[0] * inner).square().sum()
+
+    leaf = clip.clone().requires_grad_()
+    loss(leaf).backward()
+    places = [(vertex, axis) for vertex in (0, 2, 5) for axis in (0, 1, 3)]
+    expected = numeric_gradient(loss, clip, places, 3e-4)
+    assert leaf.grad is not None
+    ours = torch.tensor([float(leaf.grad[place]) for place in places])
+    assert torch.allclose(ours, expected, rtol=0.02, atol=0.02 * float(expected.abs().max()))
+
+
 def test_threads_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = torch.Generator().manual_seed(2)
-    vertices, faces = random_fan(generator)
-    clip = clip_positions(vertices, look_at(torch.tensor([[0.0, 0, 2], [0.4, 0, 2]]), torch.zeros(3), 30.0, 100))
+    vertices, faces = sphere(40)
+    cameras = look_at(torch.tensor([[0.0, 0, 2], [0.4, 0, 0.52]]), torch.zeros(3), 30.0, 130)
     results = []
     for threads in ("1", "2", "5"):
         monkeypatch.setenv("AP3D_THREADS", threads)
-        attributes = vertices[None].clone().requires_grad_()
-        rast = rasterize_mesh(clip, faces, (100, 100))
+        attributes = torch.stack([vertices, vertices.flip(0)]).requires_grad_()
+        clip = clip_positions(vertices, cameras).requires_grad_()
+        rast = rasterize_mesh(clip, faces, (130, 130))
         image = interpolate(attributes, rast, faces)
         image.square().sum().backward()
-        results.append((rast, image.detach(), attributes.grad))
+        results.append((rast.detach(), image.detach(), attributes.grad, clip.grad))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))  # type: ignore[arg-type]
 
@@ -150,5 +249,14 @@ def test_bad_input_is_refused() -> None:
         rasterize_mesh(clip[0], torch.tensor([[0, 1, 2]]), (8, 8))
     with pytest.raises(NumericalError, match="not finite"):
         rasterize_mesh(clip * math.nan, torch.tensor([[0, 1, 2]]), (8, 8))
+    with pytest.raises(ValueError, match="size must be"):
+        rasterize_mesh(clip, torch.tensor([[0, 1, 2]]), (0, 8))
+    rast = torch.zeros(1, 4, 4, 4)
+    with pytest.raises(ValueError, match="the same faces"):
+        interpolate(torch.zeros(1, 3, 2), rast + 2, torch.tensor([[0, 1, 2]]))
+    with pytest.raises(NumericalError, match="rast holds values"):
+        interpolate(torch.zeros(1, 3, 2), rast + torch.tensor([math.nan, 0, 0, 1]), torch.tensor([[0, 1, 2]]))
+    with pytest.raises(NumericalError, match="attributes"):
+        interpolate(torch.full((1, 3, 2), math.inf), rast, torch.tensor([[0, 1, 2]]))
     empty = rasterize_mesh(clip, torch.zeros(0, 3, dtype=torch.long), (8, 8))
     assert not empty.any()

@@ -57,11 +57,8 @@ template <class Body>
 inline void with_channels(int channels, Body body) {
     switch (channels) {
         case 1: return body(std::integral_constant<int, 1>());
-        case 2: return body(std::integral_constant<int, 2>());
         case 3: return body(std::integral_constant<int, 3>());
         case 4: return body(std::integral_constant<int, 4>());
-        case 6: return body(std::integral_constant<int, 6>());
-        case 8: return body(std::integral_constant<int, 8>());
         default: return body(channels);
     }
 }

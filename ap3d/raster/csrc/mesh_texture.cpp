@@ -90,7 +90,7 @@ struct Lookup {
     int count = 1;
 
     // level null: the largest level alone; blend false: the level nearest to it.
-    INLINE Lookup(const Pyramid &p, const float *uv, const float *level, bool linear, bool blend) {
+    Lookup(const Pyramid &p, const float *uv, const float *level, bool linear, bool blend) {
         if (!linear) {
             part[0] = nearest(p, p.levels[0], uv[0], uv[1]);
             return;
@@ -109,7 +109,7 @@ struct Request {
     int texture_batch, pixels, linear, blend;
     Pyramid pyramid;
 
-    INLINE Lookup at(int b, size_t i) const {
+    Lookup at(int b, size_t i) const {
         size_t pixel = (size_t)b * pixels + i;
         return Lookup(pyramid, uv + 2 * pixel, level ? level + pixel : nullptr, linear, blend);
     }
