@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_motion(commands)
     _add_inspect(commands)
+    _add_import(commands)
     return parser
 
 
@@ -106,6 +107,27 @@ def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     inspect.add_argument("bundle", help="folder of an avatar bundle")
     inspect.add_argument("--json", action="store_true", help="print avatar.json")
     inspect.set_defaults(run=_inspect)
+
+
+def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    add = commands.add_parser("import", help="make a bundle of an avatar of GaussianAvatars or AnimPortrait3D")
+    add.add_argument("path", help="the avatar's PLY, or the folder that holds it and its parameters")
+    add.add_argument("--rig", required=True, metavar="FILE", help="your FLAME 2023 or SMPL-X 2020 model file")
+    add.add_argument("--out", required=True, metavar="DIR", help="folder of the bundle, or a name that ends in .zip")
+    add.add_argument("--params", metavar="FILE", help="flame_param.npz or fitted_params.pkl, where it lies elsewhere")
+    add.add_argument(
+        "--historic", action=argparse.BooleanOptionalAction, default=None,
+        help="quaternions are local before triangle (default: yes for AnimPortrait3D, no for GaussianAvatars)",
+    )  # fmt: skip
+    add.add_argument("--vertex-list", metavar="FILE", help="AnimPortrait3D's valid_vert_id.npy")
+    add.add_argument("--teeth", metavar="DIR", help="folder of AnimPortrait3D's upper_teeth.obj and lower_teeth.obj")
+    add.set_defaults(run=_import)
+
+
+def _import(options: argparse.Namespace) -> int:
+    from ap3d.commands.import_avatar import run_import
+
+    return run_import(options)
 
 
 def _generate(options: argparse.Namespace) -> int:
