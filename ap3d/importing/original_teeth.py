@@ -49,11 +49,12 @@ def rebind_teeth(avatar: GaussianAvatar, folder: Path, rig: Rig, params: RigPara
     meshes = {name: read_obj(folder / name) for name in OFFSETS}
     ends = meshes["upper_teeth.obj"][0][list(ENDS)]
     scale = WIDTH * width / float((ends[0] - ends[1]).norm())
-    points, faces = [], []
+    points: list[Tensor] = []
+    faces: list[Tensor] = []
     for name, (behind, over) in OFFSETS.items():
         vertices, triangles = meshes[name]
         lip = landmarks[list(LIPS[name])].mean(0) + width * torch.tensor([0.0, over, -behind])
-        faces.append(triangles + sum(map(len, points)))
+        faces.append(triangles + sum(len(p) for p in points))
         points.append(scale * (vertices - vertices[FRONT[name]]) + lip)
     # The original exchanges the second and third corner of all its triangles.
     source = triangle_frames(torch.cat(points), torch.cat(faces)[:, [0, 2, 1]])
