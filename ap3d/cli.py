@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ap3d import __version__
 from ap3d.commands.animate_options import add_animate
+from ap3d.commands.export_options import add_export
 from ap3d.errors import Ap3dError
-from ap3d.export.formats import AXES, FORMAT_NAMES, FORMATS, MESH_FORMAT
 from ap3d.threads import prepare_environment
 
 
@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_generate(commands)
     add_animate(commands, _animate)
-    _add_export(commands)
+    add_export(commands, _export)
     _add_motion(commands)
     _add_inspect(commands)
     _add_import(commands)
@@ -61,30 +61,6 @@ def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     generate.add_argument("--device", default=None, help="torch device (default: cuda when there is one)")
     generate.add_argument("--keep-work", action="store_true", help="keep what the stages wrote")
     generate.set_defaults(run=_generate)
-
-
-def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    about = "; ".join([*(f"{name}: {f.about}" for name, f in FORMATS.items()), f"{MESH_FORMAT}: rigged mesh as glTF"])
-    export = commands.add_parser("export", help="write a bundle, posed, for other programs", epilog=about)
-    export.add_argument("bundle", help="folder of an avatar bundle")
-    export.add_argument("--format", required=True, metavar="FORMAT", help=", ".join(FORMAT_NAMES))
-    export.add_argument("--out", required=True, metavar="FILE", help="its ending fits the format")
-    export.add_argument(
-        "--expression", metavar="NAME[=VALUE],...", help="e.g. smile, or jawOpen=0.6,eyeBlinkLeft (default: neutral)"
-    )
-    export.add_argument(
-        "--head", type=float, nargs=3, metavar=("PITCH", "YAW", "ROLL"), help="degrees; down, to the left, tilted"
-    )
-    export.add_argument("--motion", metavar="FILE", help="as for animate; with --frame one pose of it")
-    export.add_argument(
-        "--frame", type=int, default=None, help=f"of the motion (default: 0; {MESH_FORMAT}: all, as an animation)"
-    )
-    export.add_argument("--seed", type=int, default=0, help="of the built-in motion")
-    export.add_argument(
-        "--axes", metavar="AXES", help=f"{', '.join(AXES)} (default: what the format's viewers expect; docs/exports.md)"
-    )
-    export.add_argument("--texture-size", type=int, default=1024, help=f"side in pixels, for {MESH_FORMAT}")
-    export.set_defaults(run=_export)
 
 
 def _add_motion(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -247,8 +247,7 @@ def _scene(
 
 def _animate(glb: GlbWriter, rig: Rig, base: RigParams, motion: Motion, skeleton: Skeleton) -> None:
     """The motion as weights of the morph targets and rotations of the joints."""
-    frames = [motion.params(base, index) for index in range(len(motion))]
-    params = RigParams(**{k: torch.cat([f.tensors()[k] for f in frames]) for k in base.tensors()})
+    params = base.expand(len(motion)).replace(**motion.tensors())
     times = glb.accessor((np.arange(len(motion)) / motion.fps).astype("<f4"), bounds=True)
     weights = _target_weights(rig, params).numpy().astype("<f4").reshape(-1)
     samplers = [{"input": times, "output": glb.accessor(weights)}]
