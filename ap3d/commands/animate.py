@@ -48,7 +48,7 @@ def animate(options: argparse.Namespace) -> int:
     background = _checked(options)
     batch, targets = _targets(options)
     if not batch:
-        load_bundle(targets[0].bundle)  # a wrong bundle is said before anything else is read
+        load_bundle(targets[0].bundle, options.rig)  # a wrong bundle is said before anything else is read
     targets[0].store.check_writable()
     audio = read_audio(options.audio) if options.audio else None
     motion = _motion(options, audio)
@@ -71,7 +71,7 @@ def _animate_one(
     options: argparse.Namespace, target: Target, motion: Motion, background: Tensor | None, said: set[str]
 ) -> set[str]:
     """Make one video; returns the notes of its conversion, which are printed unless they were said before."""
-    bundle = load_bundle(target.bundle)
+    bundle = load_bundle(target.bundle, options.rig)
     driven = motion.to(bundle.rig)
     _say(n for n in driven.notes if n not in said)
     view = View(bundle, options.size, background, options.azimuth, options.elevation)
@@ -132,7 +132,8 @@ def _targets(options: argparse.Namespace) -> tuple[bool, list[Target]]:
         _check_alpha(options, kind)
         out = Store(options.out)
         suffix = "" if kind == "png" else f".{kind}"
-        return True, [Target(store.path(uri), out, face + suffix, kind) for face, uri in _avatars(store)]
+        root = options.bundle.rstrip("/")
+        return True, [Target(f"{root}/{uri}", out, face + suffix, kind) for face, uri in _avatars(store)]
     kind = _kind(options.out, options.format)
     _check_alpha(options, kind)
     if kind == "png":

@@ -16,8 +16,7 @@ FLIP = torch.tensor([1.0, -1.0, -1.0])
 SHAPE_WEIGHT = 0.6  # how much a shape coefficient of 1 costs, in squared uncertainties of a point
 ACTION_WEIGHT, ACTION_COST = 1.5, 0.4  # squared and absolute cost of an action
 SMOOTHNESS = 20.0  # cost of a change from frame to frame at 25 frames/s
-DEPTH_WEIGHT = 0.5  # the detector guesses depth; without it, nodding comes out too small
-CALM, LARGEST_CALM = 0.1, 0.4  # quantile of an action over a clip that counts as the person's rest, and its limit
+CALM = 0.1  # quantile of an action over a clip that counts as the person's rest
 HUBER = 2.5  # uncertainties from which on a point counts less
 CHUNK = 256
 
@@ -61,8 +60,7 @@ def project(placed: Tensor, camera: Camera) -> Tensor:
 
 
 def initial_pose(model: FaceModel, seen: Tensor, camera: Camera) -> Pose:
-    """Poses from scaled-orthographic least squares (POS, DeMenthon and Davis 1995) of points ``[T, K, 3]``."""
-    seen = seen[..., :2]
+    """Poses from scaled-orthographic least squares (POS, DeMenthon and Davis 1995) of pixels ``[T, K, 2]``."""
     inverse = torch.linalg.pinv(model.rest - model.rest.mean(0))
     middle = seen.mean(1)
     rows = (inverse @ (seen - middle[:, None])).transpose(1, 2)  # [T, 2, 3]: scaled first rows
@@ -77,11 +75,9 @@ def initial_pose(model: FaceModel, seen: Tensor, camera: Camera) -> Pose:
 
 
 def fit_identity(model: FaceModel, seen: Tensor, camera: Camera, rounds: int = 6) -> Identity:
-    """Shape and what is left of the resting face, from frames with any expression.
+    """Shape and what is left of the resting face, from pixels ``[T, K, 2]`` of frames with any expression.
 
-    ``seen`` is ``[T, K, 3]`` in pixels, depth too, which counts relative to its mean over a face's points.
-    The calmest value of every action counts as rest, up to a limit: a face that always smiles a little is one with such
-    a mouth, one that smiles broadly through the whole clip smiles a little less.
+    The calmest value of every action counts as rest: a face that always smiles a little is one with such a mouth.
     """
     shape = torch.zeros(len(model.shape))
     weights = torch.zeros(len(seen), len(model.columns))
@@ -93,8 +89,7 @@ def fit_identity(model: FaceModel, seen: Tensor, camera: Camera, rounds: int = 6
         rest = model.rest + torch.einsum("s,skc->kc", shape, model.shape)
     rest = rest + _remainder(model, rest, seen, camera, pose, weights)
     pose, weights = step(model, rest, seen, camera, pose, weights, smoothness=0.0)
-    calm = weights.quantile(CALM, 0).clamp(max=LARGEST_CALM)
-    return Identity(camera, rest + torch.einsum("a,akc->kc", calm, model.actions), shape)
+    return Identity(camera, rest + torch.einsum("a,akc->kc", weights.quantile(CALM, 0), model.actions), shape)
 
 
 def _shape_step(
@@ -102,7 +97,7 @@ def _shape_step(
 ) -> Tensor:
     residual, jacobian, unit = _residuals(model, rest, seen, camera, pose, weights)
     certain = _certainty(model, residual, unit)
-    columns = _centred(torch.einsum("tkij,skj->tkis", (jacobian * FLIP) @ pose.rotation[:, None], model.shape))
+    columns = torch.einsum("tkij,skj->tkis", (jacobian * FLIP) @ pose.rotation[:, None], model.shape)
     weighted = columns * certain[..., None, None]
     normal = torch.einsum("tkis,tkir->sr", weighted, columns) / len(seen)
     right = torch.einsum("tkis,tki->s", weighted, residual) / len(seen)
@@ -111,11 +106,12 @@ def _shape_step(
 
 
 def _remainder(model: FaceModel, rest: Tensor, seen: Tensor, camera: Camera, pose: Pose, weights: Tensor) -> Tensor:
-    """What rig and detector see differently in this face ``[K, 3]``: median over time, in the head's axes."""
+    """What rig and detector see differently in this face ``[K, 3]``: median over time, in the head's front plane."""
     residual, _, _ = _residuals(model, rest, seen, camera, pose, weights)
     depth = place(_bent(model, rest, weights), pose)[..., 2:]
-    metres = residual / torch.tensor([1.0, 1.0, DEPTH_WEIGHT]) * depth / camera.focal * FLIP
-    return (metres @ pose.rotation).median(0).values
+    metres = torch.cat([residual * depth / camera.focal, torch.zeros_like(depth)], 2) * FLIP
+    in_head = metres @ pose.rotation
+    return torch.cat([in_head[..., :2].median(0).values, torch.zeros(len(rest), 1)], 1)
 
 
 def _bent(model: FaceModel, rest: Tensor, weights: Tensor) -> Tensor:
@@ -125,38 +121,25 @@ def _bent(model: FaceModel, rest: Tensor, weights: Tensor) -> Tensor:
 def _residuals(
     model: FaceModel, rest: Tensor, seen: Tensor, camera: Camera, pose: Pose, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What is missing ``[T, K, 3]``, its derivative by metres ``[T, K, 3, 3]``, inter-ocular unit ``[T]``; pixels.
-
-    The third row is the depth, in pixels at the face's mean depth and relative to it, times ``DEPTH_WEIGHT``.
-    """
+    """Pixels missing ``[T, K, 2]``, derivative of a pixel by metres ``[T, K, 2, 3]``, inter-ocular unit ``[T]``."""
     placed = place(_bent(model, rest, weights), pose)
     inverse = camera.focal / placed[..., 2]
     zero = torch.zeros_like(inverse)
     ratio = placed[..., :2] / placed[..., 2:]
-    mean = placed[..., 2].mean(1, keepdim=True)
-    scale = camera.focal / mean
     jacobian = torch.stack(
         [
             torch.stack([inverse, zero, -inverse * ratio[..., 0]], 2),
             torch.stack([zero, inverse, -inverse * ratio[..., 1]], 2),
-            torch.stack([zero, zero, (DEPTH_WEIGHT * scale).expand_as(zero)], 2),
         ],
         2,
     )
-    deep = seen[..., 2] - seen[..., 2].mean(1, keepdim=True) - scale * (placed[..., 2] - mean)
-    missing = torch.cat([seen[..., :2] - project(placed, camera), DEPTH_WEIGHT * deep[..., None]], 2)
-    return missing, jacobian, 0.09 * scale[:, 0]  # outer eye corners are about 9 cm apart
-
-
-def _centred(columns: Tensor) -> Tensor:
-    """Derivatives ``[T, K, 3, C]`` whose third row, the depth, is relative to its mean over the points."""
-    depth = columns[:, :, 2] - columns[:, :, 2].mean(1, keepdim=True)
-    return torch.cat([columns[:, :, :2], depth[:, :, None]], 2)
+    unit = 0.09 * camera.focal / placed[..., 2].mean(1)  # outer eye corners are about 9 cm apart
+    return seen - project(placed, camera), jacobian, unit
 
 
 def _certainty(model: FaceModel, residual: Tensor, unit: Tensor) -> Tensor:
     """Weight ``[T, K]`` of a squared pixel: the points' precision, less for outliers (Huber)."""
-    scaled = residual[..., :2].norm(dim=2) * model.precision / unit[:, None]
+    scaled = residual.norm(dim=2) * model.precision / unit[:, None]
     return (model.precision / unit[:, None]).square() * (HUBER / scaled.clamp_min(HUBER)) / len(model.precision) * 100
 
 
@@ -196,8 +179,8 @@ def _normal_equations(
     zero = torch.zeros_like(x)
     # derivative of a turned point by a small further turn: minus the cross product matrix
     turning = torch.stack([zero, z, -y, -z, zero, x, y, -x, zero], 2).unflatten(2, (3, 3)) * FLIP[:, None]
-    pose_columns = _centred(torch.cat([jacobian @ turning, jacobian], 3))
-    columns = _centred(torch.einsum("tkij,tjc,akc->tkia", jacobian * FLIP, pose.rotation, model.actions))
+    pose_columns = torch.cat([jacobian @ turning, jacobian], 3)
+    columns = torch.einsum("tkij,tjc,akc->tkia", jacobian * FLIP, pose.rotation, model.actions)
     flat = lambda t: t.flatten(1, 2)  # noqa: E731
     weighted_pose, weighted = flat(pose_columns * certain), flat(columns * certain)
     p, a, r = flat(pose_columns), flat(columns), residual.flatten(1)[..., None]
