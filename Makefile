@@ -31,6 +31,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/raster.py
+	$(BIN)/python benchmarks/binding.py
 
 # The raster tests with the kernels under AddressSanitizer and UBSan; needs g++.
 sanitize: $(READY)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ap3d import __version__
 from ap3d.commands.animate_options import add_animate
+from ap3d.commands.export_options import add_export
 from ap3d.errors import Ap3dError
-from ap3d.export.formats import AXES, FORMAT_NAMES, FORMATS, MESH_FORMAT
 from ap3d.threads import prepare_environment
 
 
@@ -33,9 +33,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_generate(commands)
     add_animate(commands, _animate)
-    _add_export(commands)
+    add_export(commands, _export)
     _add_motion(commands)
     _add_inspect(commands)
+    _add_import(commands)
     return parser
 
 
@@ -62,30 +63,6 @@ def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     generate.set_defaults(run=_generate)
 
 
-def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    about = "; ".join([*(f"{name}: {f.about}" for name, f in FORMATS.items()), f"{MESH_FORMAT}: rigged mesh as glTF"])
-    export = commands.add_parser("export", help="write a bundle, posed, for other programs", epilog=about)
-    export.add_argument("bundle", help="folder of an avatar bundle")
-    export.add_argument("--format", required=True, metavar="FORMAT", help=", ".join(FORMAT_NAMES))
-    export.add_argument("--out", required=True, metavar="FILE", help="its ending fits the format")
-    export.add_argument(
-        "--expression", metavar="NAME[=VALUE],...", help="e.g. smile, or jawOpen=0.6,eyeBlinkLeft (default: neutral)"
-    )
-    export.add_argument(
-        "--head", type=float, nargs=3, metavar=("PITCH", "YAW", "ROLL"), help="degrees; down, to the left, tilted"
-    )
-    export.add_argument("--motion", metavar="FILE", help="as for animate; with --frame one pose of it")
-    export.add_argument(
-        "--frame", type=int, default=None, help=f"of the motion (default: 0; {MESH_FORMAT}: all, as an animation)"
-    )
-    export.add_argument("--seed", type=int, default=0, help="of the built-in motion")
-    export.add_argument(
-        "--axes", metavar="AXES", help=f"{', '.join(AXES)} (default: what the format's viewers expect; docs/exports.md)"
-    )
-    export.add_argument("--texture-size", type=int, default=1024, help=f"side in pixels, for {MESH_FORMAT}")
-    export.set_defaults(run=_export)
-
-
 def _add_motion(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     motion = commands.add_parser("motion", help="track a face in a video: a motion file for animate")
     motion.add_argument("video", help="video file that shows one face from the front")
@@ -106,6 +83,27 @@ def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     inspect.add_argument("bundle", help="folder of an avatar bundle")
     inspect.add_argument("--json", action="store_true", help="print avatar.json")
     inspect.set_defaults(run=_inspect)
+
+
+def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    add = commands.add_parser("import", help="make a bundle of an avatar of GaussianAvatars or AnimPortrait3D")
+    add.add_argument("path", help="the avatar's PLY, or the folder that holds it and its parameters")
+    add.add_argument("--rig", required=True, metavar="FILE", help="your FLAME 2023 or SMPL-X 2020 model file")
+    add.add_argument("--out", required=True, metavar="DIR", help="folder of the bundle, or a name that ends in .zip")
+    add.add_argument("--params", metavar="FILE", help="flame_param.npz or fitted_params.pkl, where it lies elsewhere")
+    add.add_argument(
+        "--historic", action=argparse.BooleanOptionalAction, default=None,
+        help="quaternions are local before triangle (default: yes for AnimPortrait3D, no for GaussianAvatars)",
+    )  # fmt: skip
+    add.add_argument("--vertex-list", metavar="FILE", help="AnimPortrait3D's valid_vert_id.npy")
+    add.add_argument("--teeth", metavar="DIR", help="folder of AnimPortrait3D's upper_teeth.obj and lower_teeth.obj")
+    add.set_defaults(run=_import)
+
+
+def _import(options: argparse.Namespace) -> int:
+    from ap3d.commands.import_avatar import run_import
+
+    return run_import(options)
 
 
 def _generate(options: argparse.Namespace) -> int:

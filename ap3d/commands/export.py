@@ -15,6 +15,8 @@ from ap3d.rig.protocol import RigParams
 from ap3d.splats.bundle import Bundle, load_bundle
 from ap3d.storage import Store
 
+MOST_FRAMES = 36_000  # ten minutes at 60 a second
+
 
 def export(options: argparse.Namespace) -> int:
     """Write the file and say what it holds."""
@@ -66,9 +68,13 @@ def _motion(options: argparse.Namespace, bundle: Bundle) -> Motion | None:
     """The motion in the rig's own basis; what the conversion dropped is said."""
     if options.motion is None:
         return None
-    motion = load_motion(options.motion, seed=options.seed).to(bundle.rig)
+    motion = load_motion(
+        options.motion, seconds=options.seconds, seed=options.seed, file_fps=options.motion_fps, basis=options.basis
+    ).to(bundle.rig)
+    if len(motion) > MOST_FRAMES:
+        raise InputError(f"the motion has {len(motion)} frames, more than {MOST_FRAMES}: cut it into parts")
     for note in motion.notes:
-        print(note, file=sys.stderr)
+        print(f"note: {note}", file=sys.stderr)
     return motion
 
 
@@ -87,5 +93,7 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError("--frame needs --motion")
     if options.head is not None and not all(abs(angle) <= 90 for angle in options.head):
         raise InputError(f"--head takes angles from -90 to 90 degrees, got {options.head}")
+    if options.seconds is not None and not 0.1 <= options.seconds <= 600:
+        raise InputError(f"--seconds must lie from 0.1 to 600, got {options.seconds:g}")
     if not 64 <= options.texture_size <= 4096:
         raise InputError(f"--texture-size must lie from 64 to 4096, got {options.texture_size}")

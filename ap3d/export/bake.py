@@ -1,6 +1,7 @@
 """Bakes an avatar's colours into textures of its rig's mesh."""
 
 import io
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,21 @@ from ap3d.splats.avatar import SH_C0
 
 NEIGHBOURS = 10
 QUALITY = 92
+OVERLAP = 1.15  # area of the triangles over that of the texels they cover, from which on a layout is not used
+
+
+def usable_uv(uv: Tensor, size: int) -> Tensor:
+    """Texture coordinates ``[F, 3, 2]`` as they are, or a cell for each triangle where they overlap or are missing."""
+    a, b = uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0]
+    wanted = float((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).abs().sum()) / 2 * size * size
+    inside = bool((uv >= 0).all()) and bool((uv <= 1).all())
+    if inside and 0 < wanted <= OVERLAP * float(Texels.of(uv, size).covered.sum()):
+        return uv
+    side = math.ceil(math.sqrt(len(uv)))
+    index = torch.arange(len(uv))
+    corner = torch.stack([index % side, index // side], 1)[:, None]
+    triangle = torch.tensor([[0.1, 0.1], [0.9, 0.1], [0.1, 0.9]])
+    return (corner + triangle) / side
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ap3d.errors import InputError
-from ap3d.export.bake import Texels, jpeg_bytes, surface_colors
+from ap3d.export.bake import Texels, jpeg_bytes, surface_colors, usable_uv
 from ap3d.export.gaussians import notes_of
 from ap3d.export.glb import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, GlbWriter
 from ap3d.export.projection import seen_colors
@@ -117,13 +117,14 @@ def _parts(rig: Rig, size: int) -> list[Part]:
     rest[torch.cat([eyes, mouth])] = False
     skin = torch.nonzero(rest)[:, 0]
     small = max(size // SMALL_TEXTURE, 64)
-    parts = [Part("skin", skin, rig.uv[skin], size)]
+    parts = [Part("skin", skin, usable_uv(rig.uv[skin], size), size)]
     for name, ids in (("eyes", eyes), ("teeth", mouth)):
         if len(ids):
             # Rigs give these a few texels of their layout; alone they fill a texture.
             uv = rig.uv[ids]
             low, high = uv.amin((0, 1)), uv.amax((0, 1))
-            parts.append(Part(name, ids, 0.03 + 0.94 * (uv - low) / (high - low).clamp(min=1e-6), small))
+            uv = 0.03 + 0.94 * (uv - low) / (high - low).clamp(min=1e-6)
+            parts.append(Part(name, ids, usable_uv(uv, small), small))
     return parts
 
 
@@ -246,8 +247,7 @@ def _scene(
 
 def _animate(glb: GlbWriter, rig: Rig, base: RigParams, motion: Motion, skeleton: Skeleton) -> None:
     """The motion as weights of the morph targets and rotations of the joints."""
-    frames = [motion.params(base, index) for index in range(len(motion))]
-    params = RigParams(**{k: torch.cat([f.tensors()[k] for f in frames]) for k in base.tensors()})
+    params = base.expand(len(motion)).replace(**motion.tensors())
     times = glb.accessor((np.arange(len(motion)) / motion.fps).astype("<f4"), bounds=True)
     weights = _target_weights(rig, params).numpy().astype("<f4").reshape(-1)
     samplers = [{"input": times, "output": glb.accessor(weights)}]

@@ -16,7 +16,8 @@ FLIP = torch.tensor([1.0, -1.0, -1.0])
 SHAPE_WEIGHT = 0.6  # how much a shape coefficient of 1 costs, in squared uncertainties of a point
 ACTION_WEIGHT, ACTION_COST = 1.5, 0.4  # squared and absolute cost of an action
 SMOOTHNESS = 20.0  # cost of a change from frame to frame at 25 frames/s
-CALM = 0.1  # quantile of an action over a clip that counts as the person's rest
+DEPTH_WEIGHT = 0.5  # the detector guesses depth; without it, nodding comes out too small
+CALM, LARGEST_CALM = 0.1, 0.4  # quantile of an action over a clip that counts as the person's rest, and its limit
 HUBER = 2.5  # uncertainties from which on a point counts less
 CHUNK = 256
 
@@ -60,7 +61,8 @@ def project(placed: Tensor, camera: Camera) -> Tensor:
 
 
 def initial_pose(model: FaceModel, seen: Tensor, camera: Camera) -> Pose:
-    """Poses from scaled-orthographic least squares (POS, DeMenthon and Davis 1995) of pixels ``[T, K, 2]``."""
+    """Poses from scaled-orthographic least squares (POS, DeMenthon and Davis 1995) of points ``[T, K, 3]``."""
+    seen = seen[..., :2]
     inverse = torch.linalg.pinv(model.rest - model.rest.mean(0))
     middle = seen.mean(1)
     rows = (inverse @ (seen - middle[:, None])).transpose(1, 2)  # [T, 2, 3]: scaled first rows
@@ -75,9 +77,11 @@ def initial_pose(model: FaceModel, seen: Tensor, camera: Camera) -> Pose:
 
 
 def fit_identity(model: FaceModel, seen: Tensor, camera: Camera, rounds: int = 6) -> Identity:
-    """Shape and what is left of the resting face, from pixels ``[T, K, 2]`` of frames with any expression.
+    """Shape and what is left of the resting face, from frames with any expression.
 
-    The calmest value of every action counts as rest: a face that always smiles a little is one with such a mouth.
+    ``seen`` is ``[T, K, 3]`` in pixels, depth too, which counts relative to its mean over a face's points.
+    The calmest value of every action counts as rest, up to a limit: a face that always smiles a little is one with such
+    a mouth, one that smiles broadly through the whole clip smiles a little less.
     """
     shape = torch.zeros(len(model.shape))
     weights = torch.zeros(len(seen), len(model.columns))
@@ -89,7 +93,8 @@ def fit_identity(model: FaceModel, seen: Tensor, camera: Camera, rounds: int = 6
         rest = model.rest + torch.einsum("s,skc->kc", shape, model.shape)
     rest = rest + _remainder(model, rest, seen, camera, pose, weights)
     pose, weights = step(model, rest, seen, camera, pose, weights, smoothness=0.0)
-    return Identity(camera, rest + torch.einsum("a,akc->kc", weights.quantile(CALM, 0), model.actions), shape)
+    calm = weights.quantile(CALM, 0).clamp(max=LARGEST_CALM)
+    return Identity(camera, rest + torch.einsum("a,akc->kc", calm, model.actions), shape)
 
 
 def _shape_step(
@@ -97,7 +102,7 @@ def _shape_step(
 ) -> Tensor:
     residual, jacobian, unit = _residuals(model, rest, seen, camera, pose, weights)
     certain = _certainty(model, residual, unit)
-    columns = torch.einsum("tkij,skj->tkis", (jacobian * FLIP) @ pose.rotation[:, None], model.shape)
+    columns = _centred(torch.einsum("tkij,skj->tkis", (jacobian * FLIP) @ pose.rotation[:, None], model.shape))
     weighted = columns * certain[..., None, None]
     normal = torch.einsum("tkis,tkir->sr", weighted, columns) / len(seen)
     right = torch.einsum("tkis,tki->s", weighted, residual) / len(seen)
@@ -106,12 +111,11 @@ def _shape_step(
 
 
 def _remainder(model: FaceModel, rest: Tensor, seen: Tensor, camera: Camera, pose: Pose, weights: Tensor) -> Tensor:
-    """What rig and detector see differently in this face ``[K, 3]``: median over time, in the head's front plane."""
+    """What rig and detector see differently in this face ``[K, 3]``: median over time, in the head's axes."""
     residual, _, _ = _residuals(model, rest, seen, camera, pose, weights)
     depth = place(_bent(model, rest, weights), pose)[..., 2:]
-    metres = torch.cat([residual * depth / camera.focal, torch.zeros_like(depth)], 2) * FLIP
-    in_head = metres @ pose.rotation
-    return torch.cat([in_head[..., :2].median(0).values, torch.zeros(len(rest), 1)], 1)
+    metres = residual / torch.tensor([1.0, 1.0, DEPTH_WEIGHT]) * depth / camera.focal * FLIP
+    return (metres @ pose.rotation).median(0).values
 
 
 def _bent(model: FaceModel, rest: Tensor, weights: Tensor) -> Tensor:
@@ -121,25 +125,38 @@ def _bent(model: FaceModel, rest: Tensor, weights: Tensor) -> Tensor:
 def _residuals(
     model: FaceModel, rest: Tensor, seen: Tensor, camera: Camera, pose: Pose, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels missing ``[T, K, 2]``, derivative of a pixel by metres ``[T, K, 2, 3]``, inter-ocular unit ``[T]``."""
+    """What is missing ``[T, K, 3]``, its derivative by metres ``[T, K, 3, 3]``, inter-ocular unit ``[T]``; pixels.
+
+    The third row is the depth, in pixels at the face's mean depth and relative to it, times ``DEPTH_WEIGHT``.
+    """
     placed = place(_bent(model, rest, weights), pose)
     inverse = camera.focal / placed[..., 2]
     zero = torch.zeros_like(inverse)
     ratio = placed[..., :2] / placed[..., 2:]
+    mean = placed[..., 2].mean(1, keepdim=True)
+    scale = camera.focal / mean
     jacobian = torch.stack(
         [
             torch.stack([inverse, zero, -inverse * ratio[..., 0]], 2),
             torch.stack([zero, inverse, -inverse * ratio[..., 1]], 2),
+            torch.stack([zero, zero, (DEPTH_WEIGHT * scale).expand_as(zero)], 2),
         ],
         2,
     )
-    unit = 0.09 * camera.focal / placed[..., 2].mean(1)  # outer eye corners are about 9 cm apart
-    return seen - project(placed, camera), jacobian, unit
+    deep = seen[..., 2] - seen[..., 2].mean(1, keepdim=True) - scale * (placed[..., 2] - mean)
+    missing = torch.cat([seen[..., :2] - project(placed, camera), DEPTH_WEIGHT * deep[..., None]], 2)
+    return missing, jacobian, 0.09 * scale[:, 0]  # outer eye corners are about 9 cm apart
+
+
+def _centred(columns: Tensor) -> Tensor:
+    """Derivatives ``[T, K, 3, C]`` whose third row, the depth, is relative to its mean over the points."""
+    depth = columns[:, :, 2] - columns[:, :, 2].mean(1, keepdim=True)
+    return torch.cat([columns[:, :, :2], depth[:, :, None]], 2)
 
 
 def _certainty(model: FaceModel, residual: Tensor, unit: Tensor) -> Tensor:
     """Weight ``[T, K]`` of a squared pixel: the points' precision, less for outliers (Huber)."""
-    scaled = residual.norm(dim=2) * model.precision / unit[:, None]
+    scaled = residual[..., :2].norm(dim=2) * model.precision / unit[:, None]
     return (model.precision / unit[:, None]).square() * (HUBER / scaled.clamp_min(HUBER)) / len(model.precision) * 100
 
 
@@ -179,8 +196,8 @@ def _normal_equations(
     zero = torch.zeros_like(x)
     # derivative of a turned point by a small further turn: minus the cross product matrix
     turning = torch.stack([zero, z, -y, -z, zero, x, y, -x, zero], 2).unflatten(2, (3, 3)) * FLIP[:, None]
-    pose_columns = torch.cat([jacobian @ turning, jacobian], 3)
-    columns = torch.einsum("tkij,tjc,akc->tkia", jacobian * FLIP, pose.rotation, model.actions)
+    pose_columns = _centred(torch.cat([jacobian @ turning, jacobian], 3))
+    columns = _centred(torch.einsum("tkij,tjc,akc->tkia", jacobian * FLIP, pose.rotation, model.actions))
     flat = lambda t: t.flatten(1, 2)  # noqa: E731
     weighted_pose, weighted = flat(pose_columns * certain), flat(columns * certain)
     p, a, r = flat(pose_columns), flat(columns), residual.flatten(1)[..., None]

@@ -96,7 +96,7 @@ def motion_from_track(
     model = FaceModel.of(rig, Embedding.load())
     found = track.found
     mesh = track.mesh[found]
-    seen = mesh[:, model.numbers, :2]
+    seen = mesh[:, model.numbers]
     focal = max(track.size) / 2 / math.tan(math.radians(fov_degrees) / 2)
     camera = Camera(focal, torch.tensor(track.size) / 2)
     few = torch.linspace(0, len(found) - 1, min(IDENTITY_FRAMES, len(found))).round().long()

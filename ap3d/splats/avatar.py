@@ -150,9 +150,21 @@ class GaussianAvatar:
             quaternions=quaternions,
             scales=scales,
             opacities=torch.sigmoid(self.opacity[:, 0]),
-            sh=torch.cat([self.f_dc[:, None], self.f_rest], 1) if self.f_rest.shape[1] else self.f_dc[:, None],
+            sh=self._harmonics(),
             view_rotations=turns if self.f_rest.shape[1] else None,
         )
+
+    def _harmonics(self) -> Tensor:
+        """All harmonics ``[N, K, 3]``; joined once while nothing changes them, for this costs as much as posing."""
+        if not self.f_rest.shape[1]:
+            return self.f_dc[:, None]
+        if self.f_dc.requires_grad or self.f_rest.requires_grad:
+            return torch.cat([self.f_dc[:, None], self.f_rest], 1)
+        version = (self.f_dc._version, self.f_rest._version)
+        if self.__dict__.get("_joined", (None,))[0] != version:
+            object.__setattr__(self, "_joined", (version, torch.cat([self.f_dc[:, None], self.f_rest], 1)))
+        joined: Tensor = self.__dict__["_joined"][1]
+        return joined
 
     def colors(self) -> Tensor:
         """Colours ``[N, 3]`` without view dependence."""

@@ -21,6 +21,13 @@ from ap3d.splats.ply import read_binding, read_local, write_binding, write_local
 from ap3d.tensor_files import pack_tensors, unpack_tensors
 
 HISTORIC_ORDER, ORDER = "local*triangle", "triangle*local"
+REVERSED = "reversed"  # frames are those of triangles with their second and third corner exchanged
+
+
+def bundle_frames(facts: Mapping[str, Any], rig: Rig, params: RigParams) -> TriangleFrames:
+    """The frames of a rig's triangles at a pose (a batch of one), as a bundle's facts want them."""
+    faces = rig.faces[:, [0, 2, 1]] if facts.get("winding") == REVERSED else rig.faces
+    return triangle_frames(rig.vertices(params)[0], faces)
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Bundle:
 
     def pose(self, params: RigParams) -> Splats:
         """World Gaussians at a pose (a batch of one) of this avatar's rig."""
-        frames = triangle_frames(self.rig.vertices(params)[0], self.rig.faces)
+        frames = bundle_frames(self.facts, self.rig, params)
         return self.avatar.pose(frames, self.neutral, historic_rotation=self.historic_rotation)
 
     @property
@@ -114,7 +121,7 @@ def load_bundle(path: str, rig: "Rig | str | None" = None) -> Bundle:
     except DataFileError as error:
         raise DataFileError(f"{path} is damaged: {error}") from error
     _check_triangles(avatar, loaded, path)
-    return Bundle(facts, avatar, params, loaded, triangle_frames(loaded.vertices(params)[0], loaded.faces))
+    return Bundle(facts, avatar, params, loaded, bundle_frames(facts, loaded, params))
 
 
 def _rig_of(facts: Mapping[str, Any], path: str, given: "Rig | str | None") -> Rig:

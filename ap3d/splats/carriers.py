@@ -76,11 +76,17 @@ def rebound(avatar: GaussianAvatar, rig: Rig, vertices: Tensor) -> GaussianAvata
         if chosen.any():
             ids, shares = carriers(rig, vertices, points[chosen])
             triangles[chosen], weights[chosen] = strongest_first(ids[:, :count], shares[:, :count])
-    return _moved_to(avatar, triangles[:, 0], frames).bound_to(triangles, weights)
+    return moved_to(avatar, triangles[:, 0], frames).bound_to(triangles, weights)
 
 
-def _moved_to(avatar: GaussianAvatar, binding: Tensor, frames: TriangleFrames) -> GaussianAvatar:
-    """The same Gaussians at the frames' pose, with offsets and shapes in the frames of other triangles."""
+def moved_to(avatar: GaussianAvatar, binding: Tensor, frames: TriangleFrames) -> GaussianAvatar:
+    """The same single-triangle Gaussians at the frames' pose, with offsets and shapes in the frames of other triangles.
+
+    Args:
+        avatar: the Gaussians.
+        binding: ``[N]`` their new triangles.
+        frames: of the pose at which nothing changes.
+    """
     rotation = quaternions_from_matrices(frames.rotation)
     turn = quaternion_product(quaternion_conjugate(rotation[binding]), rotation[avatar.binding])
     grow = (frames.scale[avatar.binding] / frames.scale[binding])[:, None]

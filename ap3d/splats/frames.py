@@ -3,10 +3,13 @@
 Source: GaussianAvatars (arXiv 2312.02069, section 3.1) with the axis order of AnimPortrait3D's files.
 """
 
+import ctypes
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ap3d.raster.library import library
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,28 @@ class TriangleFrames:
 def triangle_frames(vertices: Tensor, faces: Tensor) -> TriangleFrames:
     """Frames of the triangles of one posed mesh, ``vertices [V, 3]``, ``faces [F, 3]``.
 
-    A triangle without area keeps a finite frame: its normal falls back to a unit axis.
+    A triangle without area keeps a finite frame: its normal falls back to a unit axis. Differentiable by the vertices.
+
+    Raises:
+        IndexError: a face names a vertex that is not there.
     """
+    plain = vertices.device.type == "cpu" and vertices.dtype == torch.float32 and not vertices.requires_grad
+    return _frames_by_kernel(vertices, faces) if plain else frames_reference(vertices, faces)
+
+
+def _frames_by_kernel(vertices: Tensor, faces: Tensor) -> TriangleFrames:
+    if len(faces) and not 0 <= int(faces.min()) <= int(faces.max()) < len(vertices):
+        raise IndexError(f"a face names a vertex outside 0..{len(vertices) - 1}")
+    count = len(faces)
+    given = [vertices.contiguous(), faces.to(torch.int64).contiguous()]
+    out = torch.empty(count, 3, 3), torch.empty(count, 3), torch.empty(count)
+    pointers = [ctypes.c_void_p(t.data_ptr()) for t in (*given, *out)]
+    library().ap3d_triangle_frames(*pointers[:2], count, *pointers[2:])
+    return TriangleFrames(*out)
+
+
+def frames_reference(vertices: Tensor, faces: Tensor) -> TriangleFrames:
+    """As :func:`triangle_frames`, in torch on any device."""
     corners = vertices[faces]
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     edge = _unit(first, torch.tensor([1.0, 0.0, 0.0]))

@@ -69,6 +69,8 @@ def test_mesh_takes_a_whole_motion(folder: Path, tmp_path: Path, capsys: pytest.
         (["--format", "ply", "--out", "x.ply", "--frame", "2"], "--frame needs --motion"),
         (["--format", "ply", "--out", "x.ply", "--motion", "talk", "--frame", "9999"], "--frame must lie from 0 to 99"),
         (["--format", "ply", "--out", "x.ply", "--motion", "talk", "--expression", "smile"], "exclude each other"),
+        (["--format", "mesh-glb", "--out", "x.glb", "--motion", "talk", "--seconds", "0"], "--seconds"),
+        (["--format", "mesh-glb", "--out", "x.glb", "--motion", "wink.csv"], "cannot read motion"),
         (["--format", "ply", "--out", "x.ply", "--head", "0", "200", "0"], "--head"),
         (["--format", "ply", "--out", "/proc/x.ply"], "cannot write"),
     ],

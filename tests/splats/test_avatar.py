@@ -67,6 +67,16 @@ def test_view_dependence_turns_with_the_triangle_since_neutral() -> None:
     torch.testing.assert_close(moved, turn.expand(30, 3, 3), atol=1e-4, rtol=0)
 
 
+def test_changed_harmonics_are_seen_by_the_next_pose() -> None:
+    vertices, faces = mesh()
+    avatar, frames = random_avatar(30, 8, sh_degree=1), triangle_frames(vertices, faces)
+    before = avatar.pose(frames, frames).sh
+    assert avatar.pose(frames, frames).sh is before
+    avatar.f_rest[3] += 1
+    after = avatar.pose(frames, frames).sh
+    torch.testing.assert_close(after[3, 1:] - before[3, 1:], torch.ones(3, 3))
+
+
 def test_bound_points_come_back_where_they_were() -> None:
     vertices, faces = mesh()
     frames = triangle_frames(vertices, faces)

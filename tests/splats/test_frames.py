@@ -1,9 +1,11 @@
 """Triangle frames: orthonormal, equivariant, and finite for triangles without area."""
 
+import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
 from ap3d.splats.frames import (
+    frames_reference,
     quaternion_product,
     quaternions_from_matrices,
     rotate_by_quaternions,
@@ -31,6 +33,20 @@ def test_normal_points_outwards_for_counter_clockwise_triangles() -> None:
     frames = triangle_frames(vertices, torch.tensor([[0, 1, 2]]))
     torch.testing.assert_close(frames.rotation[0, :, 1], torch.tensor([0.0, 0, 1]))
     torch.testing.assert_close(frames.scale, torch.tensor([1.0]))
+
+
+def test_kernel_agrees_with_torch() -> None:
+    vertices = torch.randn(60, 3, generator=torch.Generator().manual_seed(3))
+    vertices[3:6] = vertices[3]  # a triangle without length
+    vertices[8] = 2 * vertices[7] - vertices[6]  # one without area
+    faces = torch.arange(60).reshape(20, 3)
+    ours, theirs = triangle_frames(vertices, faces), frames_reference(vertices, faces)
+    sound = [i for i in range(20) if i != 2]  # where there is no area, rounding chooses the normal
+    for name in ("rotation", "origin", "scale"):
+        torch.testing.assert_close(getattr(ours, name)[sound], getattr(theirs, name)[sound], atol=1e-5, rtol=1e-5)
+    assert torch.isfinite(ours.rotation).all()
+    with pytest.raises(IndexError, match="vertex"):
+        triangle_frames(vertices[:50], faces)
 
 
 def test_degenerate_triangles_stay_finite() -> None:

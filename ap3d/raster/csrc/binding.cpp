@@ -196,6 +196,18 @@ void for_each(const ap3d_bound &g, int threads, Body body) {
     });
 }
 
+void cross(const float *a, const float *b, float *out) {
+    out[0] = a[1] * b[2] - a[2] * b[1], out[1] = a[2] * b[0] - a[0] * b[2], out[2] = a[0] * b[1] - a[1] * b[0];
+}
+
+float dot(const float *a, const float *b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
+
+// To length 1 in place; what has no length becomes a unit axis.
+void normalise(float *v, int axis) {
+    const float length = std::sqrt(dot(v, v));
+    for (int i = 0; i < 3; i++) v[i] = length > 1e-12f ? v[i] / length : (float)(i == axis);
+}
+
 float unit(const float *q, float *out) {
     const float length = std::max(std::sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]), 1e-12f);
     for (int c = 0; c < 4; c++) out[c] = q[c] / length;
@@ -205,6 +217,31 @@ float unit(const float *q, float *out) {
 }  // namespace
 
 extern "C" {
+
+// Frames of triangles: columns of the rotation are the first edge, the normal and minus their cross product.
+void ap3d_triangle_frames(const float *vertices, const int64_t *faces, int count, float *rotation, float *origin,
+                          float *scale) {
+    for (size_t f = 0; f < (size_t)count; f++) {
+        const float *v[3];
+        float first[3], second[3], edge[3], normal[3], across[3];
+        for (int k = 0; k < 3; k++) v[k] = vertices + 3 * faces[3 * f + k];
+        for (int i = 0; i < 3; i++) {
+            edge[i] = first[i] = v[1][i] - v[0][i], second[i] = v[2][i] - v[0][i];
+            origin[3 * f + i] = (v[0][i] + v[1][i] + v[2][i]) / 3;
+        }
+        normalise(edge, 0);
+        cross(edge, second, normal);
+        normalise(normal, 1);
+        const float along = dot(normal, edge);
+        for (int i = 0; i < 3; i++) normal[i] -= along * edge[i];
+        normalise(normal, 1);
+        cross(edge, normal, across);
+        for (int i = 0; i < 3; i++)
+            rotation[9 * f + 3 * i] = edge[i], rotation[9 * f + 3 * i + 1] = normal[i],
+                              rotation[9 * f + 3 * i + 2] = across[i];
+        scale[f] = std::max(0.5f * (std::sqrt(dot(first, first)) + std::fabs(dot(across, second))), 1e-6f);
+    }
+}
 
 // Extra weights leave the rest to the first binding; `neutral` is needed where there are extra bindings or turns.
 void ap3d_splats_pose(const ap3d_bound *g, const ap3d_frames *posed, const ap3d_frames *neutral, const ap3d_posed *out,
