@@ -1,0 +1,78 @@
+"""Exports of an avatar on SMPL-X, from a synthetic model file of the true shape."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from export_helpers import painted_bundle, psnr
+from scipy.spatial import cKDTree
+
+from ap3d.animation import bundle_camera, render
+from ap3d.export.gaussians import export_gaussians, import_gaussians
+from ap3d.export.mesh_glb import export_mesh
+from ap3d.export.mesh_reader import RiggedMesh, read_mesh
+from ap3d.rig.body_model import BodyModelRig
+from ap3d.rig.protocol import RigParams
+from ap3d.rig.skinning import axis_angle_matrix
+from ap3d.splats.avatar import Group
+from ap3d.splats.bundle import Bundle
+from tests.rig.synthetic_models import write_smplx
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """SMPL-X 2020 in colours."""
+    path = write_smplx(tmp_path_factory.mktemp("model") / "SMPLX_NEUTRAL_2020.npz")
+    return painted_bundle(BodyModelRig.load(path), 5000, 1)
+
+
+@pytest.fixture(scope="module")
+def posed(bundle: Bundle) -> RigParams:
+    expression = 0.5 * torch.randn(1, 100, generator=torch.Generator().manual_seed(1))
+    turns = {"jaw": (0.25, 0.0, 0.0), "head": (0.1, 0.5, 0.0), "eyes": (0.0, 0.2, 0.0, 0.0, 0.2, 0.0)}
+    pose = {name: torch.tensor([turn]) for name, turn in turns.items()}
+    return bundle.params.replace(expression=expression, eyelids=torch.tensor([[1.0, 0.0]]), **pose)
+
+
+def test_posed_gaussians_look_the_same_after_reloading(bundle: Bundle, posed: RigParams) -> None:
+    camera = bundle_camera(bundle, 20.0, 5.0, 160)
+    expected = render(bundle.pose(posed), camera, bundle.background, 1)
+    for name, least in (("ply", 60), ("glb", 60), ("spz", 30)):
+        data = export_gaussians(bundle, posed, name)
+        again = import_gaussians(data, name, units_per_metre=float(posed.scale))
+        assert psnr(render(again, camera, bundle.background, 1), expected) >= least
+
+
+@pytest.fixture(scope="module")
+def mesh(bundle: Bundle, posed: RigParams) -> RiggedMesh:
+    """Without the shirt, which would lie above the rig's surface."""
+    avatar = bundle.avatar.select(bundle.avatar.group != Group.CLOTHES)
+    return read_mesh(export_mesh(replace(bundle, avatar=avatar), posed, texture_size=64))
+
+
+def _turns(params: RigParams) -> dict[str, np.ndarray]:
+    turns = {name: axis_angle_matrix(getattr(params, name))[0].numpy() for name in ("neck", "head", "jaw")}
+    left, right = axis_angle_matrix(params.eyes.reshape(2, 3)).numpy()
+    return turns | {"left_eye": left, "right_eye": right}
+
+
+@pytest.mark.parametrize(("names", "millimetres"), [(["expression", "eyes"], 0.1), (["eyelids"], 0.1), (["jaw"], 5)])
+def test_skinned_as_gltf_prescribes_the_mesh_is_the_rig(
+    bundle: Bundle, mesh: RiggedMesh, posed: RigParams, names: list[str], millimetres: float
+) -> None:
+    """A turning jaw or head misses SMPL-X' pose correctives, which glTF cannot express."""
+    params = bundle.params.replace(**{name: getattr(posed, name) for name in names})
+    weights = torch.cat([params.expression, params.eyelids], 1)[0].numpy()
+    expected = cKDTree(bundle.rig.vertices(params)[0].numpy() / float(params.scale))
+    for vertices in mesh.vertices(weights, _turns(params)):
+        assert 1000 * expected.query(vertices)[0].max() < millimetres
+
+
+def test_jaw_and_eyes_are_joints_and_lids_are_morph_targets(mesh: RiggedMesh, posed: RigParams) -> None:
+    assert mesh.joint_names == ["root", "neck", "head", "jaw", "left_eye", "right_eye"]
+    assert len(mesh.target_names) == 102 and mesh.target_names[-2:] == ["eyelid_left", "eyelid_right"]
+    assert mesh.default_weights[-2:].tolist() == [1.0, 0.0]
+    for name, turn in _turns(posed).items():
+        w = mesh.default_rotations.get(name, np.array([0.0, 0, 0, 1]))[3]
+        assert np.trace(turn) == pytest.approx(4 * w * w - 1, abs=1e-5), name
