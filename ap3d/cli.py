@@ -80,7 +80,12 @@ def _add_motion(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     inspect = commands.add_parser("inspect", help="say what a bundle holds")
-    inspect.add_argument("bundle", help="folder of an avatar bundle")
+    inspect.add_argument("bundle", help="folder or zip of an avatar bundle")
+    inspect.add_argument(
+        "--rig",
+        metavar="FILE",
+        help="model file of the rig that the bundle was made for, where $AP3D_RIGS does not name it",
+    )
     inspect.add_argument("--json", action="store_true", help="print avatar.json")
     inspect.set_defaults(run=_inspect)
 

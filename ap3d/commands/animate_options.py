@@ -21,7 +21,7 @@ def add_animate(
         description="Render an avatar along a motion file, a built-in motion, or sound.",
     )
     add = animate.add_argument
-    add("bundle", help="folder of an avatar bundle, or a dataset's root (every avatar in its avatars.parquet)")
+    add("bundle", help="folder or zip of an avatar bundle, or a dataset's root (every avatar in its avatars.parquet)")
     add("--rig", metavar="FILE", help="SMPL-X or FLAME file of the user's, for avatars made on one (or set AP3D_RIGS)")
     motion = animate.add_argument_group("motion")
     add = motion.add_argument

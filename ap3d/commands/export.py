@@ -24,7 +24,7 @@ def export(options: argparse.Namespace) -> int:
     out = Path(options.out)
     target = Store(str(out.parent))
     target.check_writable()
-    bundle = load_bundle(options.bundle)
+    bundle = load_bundle(options.bundle, options.rig)
     motion = _motion(options, bundle)
     params = _posed(bundle, options, motion)
     data, about = (

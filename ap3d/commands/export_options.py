@@ -15,6 +15,11 @@ def add_export(
     export = commands.add_parser("export", help="write a bundle, posed, for other programs", epilog=about)
     add = export.add_argument
     add("bundle", help="folder of an avatar bundle")
+    add(
+        "--rig",
+        metavar="FILE",
+        help="model file of the rig that the bundle was made for, where $AP3D_RIGS does not name it",
+    )
     add("--format", required=True, metavar="FORMAT", help=", ".join(FORMAT_NAMES))
     add("--out", required=True, metavar="FILE", help="its ending fits the format")
     pose = export.add_argument_group("pose")

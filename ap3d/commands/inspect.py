@@ -12,7 +12,7 @@ from ap3d.splats.facts import check_facts
 
 FIELDS = (
     "face_id", "prompt", "completed_prompt", "abstract_prompt", "unknown_words", "seed", "preset", "config_hash", "rig",
-    "expression_basis", "rotation_order", "sh_degree", "triangles", "groups", "licences",
+    "expression_basis", "imported", "rotation_order", "sh_degree", "triangles", "groups", "licences",
 )  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def inspect(options: argparse.Namespace) -> int:
     check_facts(facts, options.bundle)
     from ap3d.splats.bundle import load_bundle
 
-    load_bundle(options.bundle)  # refuses what is damaged
+    load_bundle(options.bundle, options.rig)  # refuses what is damaged
     if options.json:
         print(json.dumps(facts, indent=1, sort_keys=True))
         return 0

@@ -64,6 +64,14 @@ def test_the_command_writes_a_bundle_that_opens_and_animates(
     assert bundle.facts["imported"]["program"] == "GaussianAvatars" and not bundle.historic_rotation
     assert set(bundle.facts["groups"]) == {"skin", "hair", "clothes", "teeth", "eyes"}
     assert bundle.facts["groups"]["hair"] > 0
+    rig = ["--rig", str(flame_file)]
+    assert main(["inspect", str(out), *rig]) == 0 and "GaussianAvatars" in capsys.readouterr().out
+    assert main(["inspect", str(out)]) == 2
+    assert "flame2023" in capsys.readouterr().err
+    video = tmp_path / "nod.mp4"
+    still = ["--motion", "nod", "--seconds", "0.2", "--size", "32"]
+    assert main(["animate", str(out), *rig, *still, "--out", str(video)]) == 0 and video.stat().st_size > 0
+    capsys.readouterr()
     assert main(["import", str(folder), "--rig", str(flame_file), "--out", str(out)]) == 2
     assert "already" in capsys.readouterr().err
 
