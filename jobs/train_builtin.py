@@ -15,14 +15,27 @@
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from ap3d.checksums import BUILTIN, write_sums
 from ap3d.errors import Ap3dError
+
+
+PUBLISHED = {
+    "diffusion": tuple(
+        f"diffusion/{name}"
+        for name in (
+            "model_index.json", "prompts.json", "scheduler", "tokenizer", "text_encoder", "vae", "unet", "controlnet",
+        )
+    ),
+    "shape": ("shape_prior.safetensors",),
+    "readers": ("face_parser.safetensors", "attribute_probe.safetensors"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -145,6 +158,8 @@ class Publish:
     common: Common = field(default_factory=Common)
     to: Path = Path("ap3d/builtin")
     """The package's folder."""
+    models: tuple[Literal["diffusion", "shape", "readers"], ...] = ("diffusion", "shape", "readers")
+    """What to copy. A shape prior belongs to the text encoder in diffusion: publish both together."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +212,7 @@ def run(part: Part) -> None:
     common = part.common
     common.out.mkdir(parents=True, exist_ok=True)
     if isinstance(part, Publish):
-        return publish(common.out, part.to)
+        return publish(common.out, part.to, part.models)
     import torch
 
     torch.set_num_threads(common.threads)
@@ -229,25 +244,15 @@ def _train(part: Any, out: Path) -> None:
             recipe.train_diffusion(out, config, rows=rows, report=report, start=start, render=render)
 
 
-def publish(source: Path, target: Path) -> None:
-    """Copy model folders and the shape prior; cards (README.md) in the target stay."""
-    for name in (
-        "model_index.json",
-        "prompts.json",
-        "scheduler",
-        "tokenizer",
-        "text_encoder",
-        "vae",
-        "unet",
-        "controlnet",
-    ):
-        here, there = source / "diffusion" / name, target / "diffusion" / name
+def publish(source: Path, target: Path, models: Sequence[str] = tuple(PUBLISHED)) -> None:
+    """Copy the files of some ``models`` (keys of ``PUBLISHED``); cards (README.md) in the target stay."""
+    for name in (name for model in models for name in PUBLISHED[model]):
+        here, there = source / name, target / name
         there.parent.mkdir(parents=True, exist_ok=True)
         if here.is_dir():
             shutil.copytree(here, there, dirs_exist_ok=True)
         else:
             shutil.copyfile(here, there)
-    shutil.copyfile(source / "shape_prior.safetensors", target / "shape_prior.safetensors")
     if target.resolve() == BUILTIN:
         write_sums()
 

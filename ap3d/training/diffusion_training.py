@@ -53,7 +53,7 @@ class DiffusionConfig:
     condition_dropout: float = 0.08
     weight_limit: float = 4.0  # of 1 / (1 - alpha)
     minimum_rows: int = 2048  # rendered before the first step
-    framing_shares: tuple[float, ...] = (0.28, 0.15, 0.22, 0.22, 0.13)  # in the order of FRAMINGS
+    framing_shares: tuple[float, ...] = (0.38, 0.26, 0.11, 0.11, 0.14)  # in the order of FRAMINGS
     seed: int = 0
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
 

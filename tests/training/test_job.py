@@ -23,9 +23,12 @@ def test_publish_copies_models_and_keeps_cards(tmp_path):
         (source / "diffusion" / name / "config.json").write_text("{}")
     for name in ("model_index.json", "prompts.json"):
         (source / "diffusion" / name).write_text("{}")
-    (source / "shape_prior.safetensors").write_bytes(b"x")
+    for name in ("shape_prior", "face_parser", "attribute_probe"):
+        (source / f"{name}.safetensors").write_bytes(b"x")
     (target / "diffusion").mkdir(parents=True)
     (target / "diffusion" / "README.md").write_text("card")
+    publish(source, target, ["readers"])
+    assert (target / "face_parser.safetensors").exists() and not (target / "diffusion" / "unet").exists()
     publish(source, target)
     publish(source, target)
     assert (target / "diffusion" / "unet" / "config.json").exists()
