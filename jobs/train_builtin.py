@@ -25,7 +25,6 @@ import tyro
 from ap3d.checksums import BUILTIN, write_sums
 from ap3d.errors import Ap3dError
 
-
 PUBLISHED = {
     "diffusion": tuple(
         f"diffusion/{name}"
