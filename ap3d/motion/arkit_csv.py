@@ -31,7 +31,8 @@ def matches(source: Source) -> bool:
 def read_arkit_csv(source: Source) -> Motion:
     """Read a capture; rows in which the recorder had lost the face repeat the row before.
 
-    Live Link Face's angles are Unreal's: yaw to the subject's right, pitch up, roll to the subject's right, radians.
+    Live Link Face's angles grow to the subject's left (yaw), upwards (pitch) and towards the subject's right shoulder
+    (roll), in radians, as held by the programs that consume its stream; the app does not document them.
 
     Raises:
         DataFileError: not text, no known column, no frames, or a value that is no number.
@@ -54,7 +55,7 @@ def read_arkit_csv(source: Source) -> Motion:
     gaze = [zero] * 6
     if not any(n.startswith("eyeLook") for n in actions):
         gaze = [-left_pitch, left_yaw, zero, -right_pitch, right_yaw, zero]
-    head = torch.stack([-pitch, yaw, -roll], 1)
+    head = torch.stack([-pitch, yaw, roll], 1)
     return Motion(
         expression, motion.neck, head, motion.jaw, torch.stack(gaze, 1), motion.eyelids, motion.fps, "arkit52",
         ARKIT_NAMES,
