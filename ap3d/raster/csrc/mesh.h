@@ -45,11 +45,13 @@ inline Hit read_hit(const float *raster, size_t pixel, int face_count, int &stat
     return {p[0], p[1], p[2], (int)p[3] - 1};
 }
 
-// Runs body(first, last) over fixed pieces of [0, count).
+// A phase of body(first, last) over pieces of [0, count), multiples of chunk; large ones, since what neighbours read and
+// write lies together and moves slowly between cores.
 template <class Body>
-void parallel_chunks(size_t count, size_t chunk, int threads, Body body) {
-    parallel_for((int)((count + chunk - 1) / chunk), threads,
-                 [&](int i) { body(i * chunk, std::min(count, (i + 1) * chunk)); });
+void each_chunk(Team &team, size_t count, size_t chunk, Body body) {
+    chunk *= std::max<size_t>(1, count / (chunk * 8 * team.members()));
+    team.each((int)((count + chunk - 1) / chunk),
+              [&](int i) { body(i * chunk, std::min(count, (i + 1) * chunk)); });
 }
 
 // body(channels) with the usual numbers of channels known to the compiler.
@@ -63,45 +65,73 @@ inline void with_channels(int channels, Body body) {
     }
 }
 
+// Destinations of a sum in bands, one bit each.
+struct Bands {
+    int destinations, size, count;
+    float scale;
+
+    Bands(int destinations, int threads) : destinations(destinations) {
+        const int wanted = std::clamp(threads <= 1 ? 1 : threads > 4 ? 32 : 16, 1, std::max(1, destinations));
+        size = std::max(1, (destinations + wanted - 1) / wanted);
+        count = (destinations + size - 1) / size;
+        scale = 1.0f / size;
+    }
+    uint32_t bit(int destination) const {  // an exact quotient without a division
+        int band = (int)(destination * scale);
+        band -= destination < band * size;
+        return uint32_t(1) << (band + (destination >= (band + 1) * size));
+    }
+};
+
 // Adds what items give to destinations, always in the order of the items, so that sums are bitwise the same for any
-// number of threads. touch(item, visit) calls visit(destination) for each that the item adds to; add(item, low, high)
-// adds to those in [low, high). With several threads, a first pass notes in a bit mask which bands of destinations
-// each item touches, a second one gives each band to a thread, which passes over blocks of items without its bit.
-template <class Touch, class Add>
-void scatter_in_order(int items, int destinations, int threads, Touch touch, Add add) {
-    if (threads <= 1 || destinations < 2) {
-        for (int i = 0; i < items; i++) add(i, 0, destinations);
+// number of threads: mask(item) says which bands it adds to, add(item, low, high) adds to destinations in [low, high).
+// A thread takes a band and passes over blocks of items without its bit. seen holds (items + 63) / 64 masks.
+template <class Mask, class Add>
+void scatter_in_order(Team &team, const Bands &bands, int items, uint32_t *seen, Mask mask, Add add) {
+    constexpr int BLOCK = 64;
+    if (team.members() <= 1) {
+        for (int i = 0; i < items; i++) add(i, 0, bands.destinations);
         return;
     }
-    constexpr int BLOCK = 64, BLOCKS = 64;
-    const int wanted = std::min(threads > 4 ? 32 : 16, destinations), per_band = (destinations + wanted - 1) / wanted;
-    const int bands = (destinations + per_band - 1) / per_band, blocks = (items + BLOCK - 1) / BLOCK;
-    std::unique_ptr<uint32_t[]> masks(new uint32_t[items]), any(new uint32_t[blocks]);
-    const float scale = 1.0f / per_band;
-    auto band_of = [&](int destination) {  // an exact quotient without a division
-        int band = (int)(destination * scale);
-        band -= destination < band * per_band;
-        return band + (destination >= (band + 1) * per_band);
-    };
-    parallel_chunks(blocks, BLOCKS, threads, [&](size_t first, size_t last) {
-        for (size_t block = first; block < last; block++) {
+    const int blocks = (items + BLOCK - 1) / BLOCK;
+    each_chunk(team, items, 64 * BLOCK, [&](size_t first, size_t last) {
+        for (size_t start = first; start < last; start += BLOCK) {
             uint32_t together = 0;
-            for (int i = (int)block * BLOCK; i < std::min(items, (int)(block + 1) * BLOCK); i++) {
-                uint32_t mask = 0;
-                touch(i, [&](int destination) { mask |= uint32_t(1) << band_of(destination); });
-                masks[i] = mask, together |= mask;
-            }
-            any[block] = together;
+            for (size_t i = start; i < std::min(last, start + BLOCK); i++) together |= mask((int)i);
+            seen[start / BLOCK] = together;
         }
     });
-    parallel_for(bands, threads, [&](int band) {
-        const int low = band * per_band, high = std::min(destinations, low + per_band);
+    team.each(bands.count, [&](int band) {
+        const int low = band * bands.size, high = std::min(bands.destinations, low + bands.size);
         for (int block = 0; block < blocks; block++) {
-            if (!(any[block] >> band & 1)) continue;
+            if (!(seen[block] >> band & 1)) continue;
             for (int i = block * BLOCK; i < std::min(items, (block + 1) * BLOCK); i++)
-                if (masks[i] >> band & 1) add(i, low, high);
+                if (mask(i) >> band & 1) add(i, low, high);
         }
     });
 }
+
+// The bands that the corners of each triangle lie in, and room for scatter_in_order.
+struct CornerBands {
+    Bands bands;
+    std::unique_ptr<uint32_t[]> faces, seen;
+
+    CornerBands(int vertices, int face_count, int pixels, int threads) : bands(vertices, threads) {
+        if (threads <= 1) return;
+        faces.reset(new uint32_t[face_count]), seen.reset(new uint32_t[pixels / 64 + 1]);
+    }
+    void prepare(Team &team, const int *corners, int face_count) {
+        if (team.members() > 1)
+            each_chunk(team, face_count, 4096, [&](size_t first, size_t last) {
+                for (size_t f = first; f < last; f++)
+                    faces[f] = bands.bit(corners[3 * f]) | bands.bit(corners[3 * f + 1]) | bands.bit(corners[3 * f + 2]);
+            });
+    }
+    // Of the pixel of a raster [.., 4]; what cannot be an id counts as empty.
+    uint32_t of(const float *raster, int pixel, int face_count) const {
+        const float id = raster[4 * (size_t)pixel + 3];
+        return id >= 1 && id <= (float)face_count ? faces[(int)id - 1] : 0;
+    }
+};
 
 }  // namespace ap3d

@@ -61,16 +61,17 @@ struct Silhouette {
     std::vector<uint8_t> vertices;  // whether a silhouette edge ends there
 };
 
-Silhouette find_silhouette(const Scene &s, int vertex_count, int threads) {
-    Silhouette out{std::vector<uint8_t>(s.face_count), std::vector<uint8_t>(vertex_count, 0)};
-    parallel_chunks(s.face_count, 4096, threads, [&](size_t first, size_t last) {
-        for (size_t f = first; f < last; f++) out.edges[f] = silhouette_edges(s, (int)f);
+void mark(uint8_t &flag) { __atomic_store_n(&flag, 1, __ATOMIC_RELAXED); }  // by several threads at once
+
+void find_silhouette(Team &team, const Scene &s, Silhouette &out) {
+    each_chunk(team, s.face_count, 1024, [&](size_t first, size_t last) {
+        for (size_t f = first; f < last; f++) {
+            out.edges[f] = silhouette_edges(s, (int)f);
+            for (int k = 0; k < 3 && out.edges[f]; k++)
+                if (out.edges[f] >> k & 1)
+                    for (int end : {(k + 1) % 3, (k + 2) % 3}) mark(out.vertices[s.faces[3 * f + end]]);
+        }
     });
-    for (int f = 0; f < s.face_count; f++)
-        for (int k = 0; k < 3 && out.edges[f]; k++)
-            if (out.edges[f] >> k & 1)
-                out.vertices[s.faces[3 * f + (k + 1) % 3]] = out.vertices[s.faces[3 * f + (k + 2) % 3]] = 1;
-    return out;
 }
 
 // Whether two triangles lie side by side on a surface, away from any outline: the usual pair, told without a walk.
@@ -149,21 +150,27 @@ void look(const Scene &s, const Silhouette &silhouette, int first, int second, b
     out.push_back({inner ? front : back, inner ? back : front, weight, front, edge, sign, vertical, fixed});
 }
 
-std::vector<std::vector<Blend>> find_blends(const Scene &s, int vertex_count, std::atomic<int> &status, int threads) {
-    const Silhouette silhouette = find_silhouette(s, vertex_count, threads);
-    std::vector<std::vector<Blend>> blends((s.height + ROWS - 1) / ROWS);
-    parallel_for((int)blends.size(), threads, [&](int band) {
+using Bundles = std::vector<std::vector<Blend>>;  // by band of rows
+
+Bundles find_blends(const Scene &s, int vertex_count, std::atomic<int> &status, int threads) {
+    Silhouette silhouette{std::vector<uint8_t>(s.face_count), std::vector<uint8_t>(vertex_count, 0)};
+    Bundles blends((s.height + ROWS - 1) / ROWS);
+    auto face_at = [&](int pixel) { return s.raster[4 * (size_t)pixel + 3]; };
+    auto search = [&](int band) {
         int found = MESH_OK;
-        auto face_at = [&](int pixel) { return s.raster[4 * (size_t)pixel + 3]; };
         for (int y = band * ROWS; y < std::min(s.height, (band + 1) * ROWS); y++)
             for (int x = 0; x < s.width; x++) {
-                int i = y * s.width + x;
-                float id = face_at(i);
+                const int i = y * s.width + x;
+                const float id = face_at(i);
                 if (x + 1 < s.width && id != face_at(i + 1)) look(s, silhouette, i, i + 1, false, found, blends[band]);
                 if (y + 1 < s.height && id != face_at(i + s.width))
                     look(s, silhouette, i, i + s.width, true, found, blends[band]);
             }
         if (found) raise_status(status, found);
+    };
+    on_team(threads, [&](Team &team) {
+        find_silhouette(team, s, silhouette);
+        team.each((int)blends.size(), search);
     });
     return blends;
 }
@@ -185,8 +192,9 @@ void move_edge(const Scene &s, const Blend &blend, double gradient_weight, float
 }
 
 void copy(const float *from, size_t count, float *to, int threads) {
-    parallel_chunks(count, 1 << 18, threads, [&](size_t first, size_t last) {
-        std::memcpy(to + first, from + first, sizeof(float) * (last - first));
+    constexpr size_t CHUNK = 1 << 17;
+    parallel_for((int)((count + CHUNK - 1) / CHUNK), threads, [&](int i) {
+        std::memcpy(to + i * CHUNK, from + i * CHUNK, sizeof(float) * std::min(CHUNK, count - i * CHUNK));
     });
 }
 

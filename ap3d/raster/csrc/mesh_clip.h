@@ -33,7 +33,7 @@ struct ScreenTriangle {  // the corners run so that the inside is where edge fun
     float depth, depth_x, depth_y;  // at corner 0, and slopes by pixel
     float nearest, farthest;        // of the corners
     int face;
-    int x0, x1, y0, y1;  // pixel bounds, inclusive
+    int16_t x0, x1, y0, y1;  // pixel bounds, inclusive
 };
 
 inline double plane_distance(const Point &p, int plane) {
@@ -101,17 +101,18 @@ inline void set_depth_plane(ScreenTriangle &t, const ScreenVertex *const *v, dou
 
 inline void emit(const ScreenVertex &a, const ScreenVertex &b, const ScreenVertex &c, int face, int height, int width,
                  std::vector<ScreenTriangle> &out) {
-    ScreenTriangle t;
-    t.x0 = std::max(0, first_pixel(std::min({a.x, b.x, c.x})));
-    t.x1 = std::min(width - 1, last_pixel(std::max({a.x, b.x, c.x})));
-    t.y0 = std::max(0, first_pixel(std::min({a.y, b.y, c.y})));
-    t.y1 = std::min(height - 1, last_pixel(std::max({a.y, b.y, c.y})));
-    if (t.x0 > t.x1 || t.y0 > t.y1) return;
+    const int x0 = std::max(0, first_pixel(std::min({a.x, b.x, c.x})));
+    const int x1 = std::min(width - 1, last_pixel(std::max({a.x, b.x, c.x})));
+    const int y0 = std::max(0, first_pixel(std::min({a.y, b.y, c.y})));
+    const int y1 = std::min(height - 1, last_pixel(std::max({a.y, b.y, c.y})));
+    if (x0 > x1 || y0 > y1) return;
     int64_t area = int64_t(b.x - a.x) * (c.y - a.y) - int64_t(c.x - a.x) * (b.y - a.y);
     if (area == 0) return;
+    ScreenTriangle t;
     const ScreenVertex *v[3] = {&a, area > 0 ? &b : &c, area > 0 ? &c : &b};
     for (int k = 0; k < 3; k++) t.x[k] = v[k]->x, t.y[k] = v[k]->y;
     t.face = face;
+    t.x0 = (int16_t)x0, t.x1 = (int16_t)x1, t.y0 = (int16_t)y0, t.y1 = (int16_t)y1;
     set_depth_plane(t, v, (double)std::abs(area));
     out.push_back(t);
 }

@@ -34,6 +34,22 @@ int blend(const float *table, const float *raster, const int *faces, int face_co
     return status;
 }
 
+template <class Channels>
+INLINE void give_corners(const float *raster, int pixel, const int *faces, int face_count, Channels channels,
+                         const float *gradient_out, int low, int high, float *table) {
+    int ignored = 0;
+    const Hit hit = read_hit(raster, pixel, face_count, ignored);
+    if (hit.face < 0) return;
+    const int *face = faces + 3 * (size_t)hit.face;
+    const float weights[3] = {hit.u, hit.v, 1 - hit.u - hit.v};
+    const float *source = gradient_out + (size_t)pixel * channels;
+    for (int k = 0; k < 3; k++) {
+        if (face[k] < low || face[k] >= high) continue;
+        float *target = table + (size_t)face[k] * channels;
+        for (int c = 0; c < channels; c++) target[c] += weights[k] * source[c];
+    }
+}
+
 void gradient_of_raster(const float *table, const float *gradient_out, const float *raster, const int *faces,
                         int face_count, size_t first, size_t last, int channels, float *out) {
     int ignored = 0;
@@ -58,16 +74,17 @@ int ap3d_mesh_interpolate(const float *attributes, const float *raster, const in
                           int batch, int vertices, int face_count, int pixels, int channels, float *out, int threads) {
     const Sizes s{attribute_batch, batch, vertices, face_count, pixels, channels};
     std::atomic<int> status{MESH_OK};
-    for (int b = 0; b < batch; b++) {
-        const size_t base = (size_t)b * pixels;
-        parallel_chunks(pixels, CHUNK, threads, [&](size_t first, size_t last) {
-            with_channels(channels, [&](auto known) {
-                int found = blend(attributes + s.table(b), raster + 4 * base, faces, face_count, first, last, known,
-                                  out + base * channels);
-                if (found) raise_status(status, found);
+    on_team(threads, [&](Team &team) {
+        for (int b = 0; b < batch; b++)
+            each_chunk(team, pixels, CHUNK, [&](size_t first, size_t last) {
+                with_channels(channels, [&](auto known) {
+                    const size_t base = (size_t)b * pixels;
+                    int found = blend(attributes + s.table(b), raster + 4 * base, faces, face_count, first, last,
+                                      known, out + base * channels);
+                    if (found) raise_status(status, found);
+                });
             });
-        });
-    }
+    });
     return status;
 }
 
@@ -76,40 +93,26 @@ void ap3d_mesh_interpolate_backward(const float *gradient_out, const float *attr
                                     const int *faces, int attribute_batch, int batch, int vertices, int face_count,
                                     int pixels, int channels, float *gradient, float *gradient_raster, int threads) {
     const Sizes s{attribute_batch, batch, vertices, face_count, pixels, channels};
-    for (int b = 0; b < batch; b++) {
-        const size_t base = (size_t)b * pixels;
-        const float *hits = raster + 4 * base, *incoming = gradient_out + base * channels;
-        float *table = gradient + s.table(b);
-        auto corners = [&](int i, Hit &hit) -> const int * {
-            int ignored = 0;
-            hit = read_hit(hits, i, face_count, ignored);
-            return hit.face < 0 ? nullptr : faces + 3 * (size_t)hit.face;
-        };
-        auto touch = [&](int i, auto visit) {
-            Hit hit;
-            if (const int *face = corners(i, hit))
-                for (int k = 0; k < 3; k++) visit(face[k]);
-        };
-        with_channels(channels, [&](auto known) {
-            scatter_in_order(pixels, vertices, threads, touch, [&](int i, int low, int high) {
-                Hit hit;
-                const int *face = corners(i, hit);
-                if (!face) return;
-                const float weights[3] = {hit.u, hit.v, 1 - hit.u - hit.v};
-                const float *source = incoming + (size_t)i * known;
-                for (int k = 0; k < 3; k++) {
-                    if (face[k] < low || face[k] >= high) continue;
-                    float *target = table + (size_t)face[k] * known;
-                    for (int c = 0; c < known; c++) target[c] += weights[k] * source[c];
-                }
+    CornerBands corners(vertices, face_count, pixels, threads);
+    on_team(threads, [&](Team &team) {
+        corners.prepare(team, faces, face_count);
+        for (int b = 0; b < batch; b++) {
+            const size_t base = (size_t)b * pixels;
+            const float *hits = raster + 4 * base, *incoming = gradient_out + base * channels;
+            float *table = gradient + s.table(b);
+            auto mask = [&](int i) { return corners.of(hits, i, face_count); };
+            with_channels(channels, [&](auto known) {
+                scatter_in_order(team, corners.bands, pixels, corners.seen.get(), mask, [&](int i, int low, int high) {
+                    give_corners(hits, i, faces, face_count, known, incoming, low, high, table);
+                });
             });
-        });
-        if (gradient_raster)
-            parallel_chunks(pixels, CHUNK, threads, [&](size_t first, size_t last) {
-                gradient_of_raster(attributes + s.table(b), incoming, hits, faces, face_count, first, last, channels,
-                                   gradient_raster + 4 * base);
-            });
-    }
+            if (gradient_raster)
+                each_chunk(team, pixels, CHUNK, [&](size_t first, size_t last) {
+                    gradient_of_raster(attributes + s.table(b), incoming, hits, faces, face_count, first, last,
+                                       channels, gradient_raster + 4 * base);
+                });
+        }
+    });
 }
 
 }  // extern "C"

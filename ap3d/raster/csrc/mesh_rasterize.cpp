@@ -130,32 +130,35 @@ INLINE void fill(const ScreenTriangle &t, const Edges &e, int x0, int x1, int y0
     }
 }
 
-// Edge planes of a triangle in normalised device coordinates: a_k(x, y) = c[k][0] + x c[k][1] + y c[k][2], whose sum
-// over k divides them to barycentrics.
+// Planes over a triangle in normalised device coordinates, each c[0] + x c[1] + y c[2]: edge functions, whose sum
+// divides them to barycentrics, and z/w, which is linear on the screen.
 struct Shader {
-    Point p[3];
-    double c[3][3];
+    double edge[3][3], depth[3];
+    float id;
 
-    void set(const float *positions, const int *face) {
+    void set(const float *positions, const int *face, int index) {
+        Point p[3];
         for (int k = 0; k < 3; k++) p[k] = load_point(positions, face[k]);
         for (int k = 0; k < 3; k++) {
             const Point &a = p[k == 2 ? 0 : k + 1], &b = p[k == 0 ? 2 : k - 1];
-            c[k][0] = a.x * b.y - a.y * b.x, c[k][1] = a.y * b.w - a.w * b.y, c[k][2] = a.w * b.x - a.x * b.w;
+            edge[k][0] = a.x * b.y - a.y * b.x, edge[k][1] = a.y * b.w - a.w * b.y, edge[k][2] = a.w * b.x - a.x * b.w;
         }
+        double inverse = 1 / (edge[0][0] * p[0].w + edge[1][0] * p[1].w + edge[2][0] * p[2].w);
+        for (int k = 0; k < 3; k++)
+            depth[k] = (edge[0][k] * p[0].z + edge[1][k] * p[1].z + edge[2][k] * p[2].z) * inverse;
+        id = (float)(index + 1);
     }
 
-    INLINE void shade(double x, double y, int face, float *out) const {
-        double a0 = c[0][0] + x * c[0][1] + y * c[0][2], a1 = c[1][0] + x * c[1][1] + y * c[1][2];
-        double a2 = c[2][0] + x * c[2][1] + y * c[2][2];
-        double inverse = 1 / (a0 + a1 + a2);
-        double u = a0 * inverse, v = a1 * inverse;
-        if (!std::isfinite(u) || !std::isfinite(v)) u = v = 1.0 / 3;  // seen exactly edge on
-        u = std::clamp(u, 0.0, 1.0), v = std::clamp(v, 0.0, 1 - u);
-        double t = 1 - u - v;
-        double z = u * p[0].z + v * p[1].z + t * p[2].z, w = u * p[0].w + v * p[1].w + t * p[2].w;
-        out[0] = (float)u, out[1] = (float)v;
-        out[2] = z < w ? (z > -w ? (float)(z / w) : -1.0f) : 1.0f;
-        out[3] = (float)(face + 1);
+    INLINE void shade(double x, double y, float *out) const {
+        double a[3];
+        for (int k = 0; k < 3; k++) a[k] = edge[k][0] + x * edge[k][1] + y * edge[k][2];
+        double inverse = 1 / (a[0] + a[1] + a[2]), z = depth[0] + x * depth[1] + y * depth[2];
+        double u = a[0] * inverse, v = a[1] * inverse;
+        if (!std::isfinite(inverse + z)) u = v = 1.0 / 3, z = 0;  // seen exactly edge on
+        u = u > 0 ? u : 0, u = u < 1 ? u : 1;
+        v = v > 0 ? v : 0, v = v < 1 - u ? v : 1 - u;
+        z = z > -1 ? z : -1, z = z < 1 ? z : 1;
+        out[0] = (float)u, out[1] = (float)v, out[2] = (float)z, out[3] = id;
     }
 };
 
@@ -170,7 +173,9 @@ struct Image {
 INLINE void shade_tile(const Image &image, const TileBuffer &tile, int left, int top, int right, int bottom) {
     Shader shader{};
     int current = -1;
+    const double scale_x = 1.0 / image.frame.width;
     for (int y = top; y < bottom; y++) {
+        const double ndc_y = (2 * y + 1.0) / image.frame.height - 1;
         float *pixel = image.out + 4 * ((size_t)y * image.frame.width + left);
         const int32_t *ids = tile.face + (y - top) * STRIDE;
         for (int x = left; x < right; x++, pixel += 4) {
@@ -179,8 +184,8 @@ INLINE void shade_tile(const Image &image, const TileBuffer &tile, int left, int
                 std::memset(pixel, 0, 4 * sizeof(float));
                 continue;
             }
-            if (face != current) shader.set(image.positions, image.faces + 3 * (size_t)(current = face));
-            shader.shade((2 * x + 1.0) / image.frame.width - 1, (2 * y + 1.0) / image.frame.height - 1, face, pixel);
+            if (face != current) shader.set(image.positions, image.faces + 3 * (size_t)face, current = face);
+            shader.shade((2 * x + 1) * scale_x - 1, ndc_y, pixel);
         }
     }
 }
@@ -195,8 +200,8 @@ INLINE void draw_tile(const Image &image, int index) {
     for (const auto &chunk : image.batch.chunks)
         for (int i = chunk.offsets[index]; i < chunk.offsets[index + 1]; i++) {
             const ScreenTriangle &t = chunk.triangles[chunk.items[i]];
-            int x0 = std::max(t.x0, left), x1 = std::min(t.x1, right - 1);
-            int y0 = std::max(t.y0, top), y1 = std::min(t.y1, bottom - 1);
+            int x0 = std::max<int>(t.x0, left), x1 = std::min<int>(t.x1, right - 1);
+            int y0 = std::max<int>(t.y0, top), y1 = std::min<int>(t.y1, bottom - 1);
             Edges edges;
             if (!set_edges(t, x0, y0, x1 - x0, y1 - y0, edges)) continue;
             if (edges.small)
@@ -216,18 +221,18 @@ auto best_draw_tile() { return __builtin_cpu_supports("avx2") ? draw_tile_avx2 :
 auto best_draw_tile() { return draw_tile_base; }
 #endif
 
-void prepare(Batch &batch, const float *positions, const int *faces, int vertex_count, int face_count,
-             const Frame &frame, int threads) {
-    batch.vertices.resize(vertex_count);
-    parallel_chunks(vertex_count, 16384, threads, [&](size_t first, size_t last) {
+int chunk_size(int face_count) {
+    return std::max(2048, (face_count + Batch::MOST_CHUNKS - 1) / Batch::MOST_CHUNKS);
+}
+
+void prepare(Team &team, Batch &batch, const float *positions, const int *faces, int face_count, const Frame &frame) {
+    each_chunk(team, batch.vertices.size(), 2048, [&](size_t first, size_t last) {
         for (size_t i = first; i < last; i++)
             batch.vertices[i] = project(load_point(positions, (int)i), frame.height, frame.width);
     });
-    const int chunk = std::max(2048, (face_count + Batch::MOST_CHUNKS - 1) / Batch::MOST_CHUNKS);
-    batch.chunks.resize((face_count + chunk - 1) / chunk);
-    parallel_for((int)batch.chunks.size(), threads, [&](int c) {
+    team.each((int)batch.chunks.size(), [&](int c) {
         auto &own = batch.chunks[c];
-        int first = c * chunk, last = std::min(face_count, first + chunk);
+        int first = c * chunk_size(face_count), last = std::min(face_count, first + chunk_size(face_count));
         own.triangles.clear();
         own.triangles.reserve(last - first);
         set_up(positions, batch.vertices, faces, first, last, frame, own.triangles);
@@ -260,6 +265,41 @@ Pool &pool() {
     return *one;
 }
 
+struct PositionGradient {
+    const float *gradient_out, *raster, *positions;  // of one image
+    const int *faces;
+    int face_count, height, width;
+    float *out;
+
+    // What a pixel's u and v give to the corners of its triangle that lie in [low, high).
+    void add(int i, int low, int high) const {
+        const float *g = gradient_out + 4 * (size_t)i;
+        if (g[0] == 0 && g[1] == 0) return;
+        int ignored = 0;
+        const Hit hit = read_hit(raster, i, face_count, ignored);
+        if (hit.face < 0) return;
+        const double X = (2 * (i % width) + 1.0) / width - 1, Y = (2 * (i / width) + 1.0) / height - 1;
+        const int *face = faces + 3 * (size_t)hit.face;
+        double px[3], py[3];
+        for (int k = 0; k < 3; k++) {
+            const Point p = load_point(positions, face[k]);
+            px[k] = p.x - X * p.w, py[k] = p.y - Y * p.w;
+        }
+        const double a0 = px[1] * py[2] - py[1] * px[2], a1 = px[2] * py[0] - py[2] * px[0];
+        const double sum = a0 + a1 + (px[0] * py[1] - py[0] * px[1]);
+        if (sum == 0) return;
+        const double common = g[0] * hit.u + g[1] * hit.v;
+        const double ga[3] = {(g[0] - common) / sum, (g[1] - common) / sum, -common / sum};
+        for (int k = 0; k < 3; k++) {
+            if (face[k] < low || face[k] >= high) continue;
+            const int n = k == 2 ? 0 : k + 1, m = k == 0 ? 2 : k - 1;  // p_k stands in a_m = p_k x p_n, a_n = p_m x p_k
+            const double gx = ga[m] * py[n] - ga[n] * py[m], gy = ga[n] * px[m] - ga[m] * px[n];
+            float *t = out + 4 * (size_t)face[k];
+            t[0] += (float)gx, t[1] += (float)gy, t[3] -= (float)(X * gx + Y * gy);
+        }
+    }
+};
+
 }  // namespace
 
 extern "C" {
@@ -270,60 +310,39 @@ void ap3d_mesh_rasterize(const float *positions, const int *faces, int batch, in
     const Frame frame(height, width);
     const auto draw = best_draw_tile();
     auto prepared = pool().take();
-    for (int b = 0; b < batch; b++) {
-        const float *base = positions + 4 * (size_t)b * vertices;
-        prepare(*prepared, base, faces, vertices, face_count, frame, threads);
-        Image image{base, faces, *prepared, frame, out + 4 * (size_t)b * height * width};
-        parallel_for(frame.tiles(), threads, [&](int tile) { draw(image, tile); });
-    }
+    prepared->vertices.resize(vertices);
+    prepared->chunks.resize((face_count + chunk_size(face_count) - 1) / chunk_size(face_count));
+    on_team(threads, [&](Team &team) {
+        for (int b = 0; b < batch; b++) {
+            const float *base = positions + 4 * (size_t)b * vertices;
+            prepare(team, *prepared, base, faces, face_count, frame);
+            Image image{base, faces, *prepared, frame, out + 4 * (size_t)b * height * width};
+            each_chunk(team, frame.tiles(), 1, [&](size_t first, size_t last) {
+                for (size_t tile = first; tile < last; tile++) draw(image, (int)tile);
+            });
+        }
+    });
     pool().give(std::move(prepared), std::max(face_count, vertices));
 }
 
 // Gradient of u and v (the first two of gradient_out's four channels) to positions [batch, vertices, 4], which the
 // caller has zeroed. z/w passes none, as in nvdiffrast.
-int ap3d_mesh_rasterize_backward(const float *gradient_out, const float *raster, const float *positions,
+void ap3d_mesh_rasterize_backward(const float *gradient_out, const float *raster, const float *positions,
                                  const int *faces, int batch, int vertices, int face_count, int height, int width,
                                  float *gradient, int threads) {
-    std::atomic<int> status{MESH_OK};
-    for (int b = 0; b < batch; b++) {
-        const size_t base = (size_t)b * height * width;
-        const float *table = positions + 4 * (size_t)b * vertices;
-        float *target = gradient + 4 * (size_t)b * vertices;
-        auto touch = [&](int i, auto visit) {
-            int ignored = 0;
-            Hit hit = read_hit(raster, base + i, face_count, ignored);
-            if (hit.face < 0) return;
-            for (int k = 0; k < 3; k++) visit(faces[3 * (size_t)hit.face + k]);
-        };
-        auto add = [&](int i, int low, int high) {
-            int found = MESH_OK;
-            Hit hit = read_hit(raster, base + i, face_count, found);
-            if (found) raise_status(status, found);
-            const float *g = gradient_out + 4 * (base + i);
-            if (hit.face < 0 || (g[0] == 0 && g[1] == 0)) return;
-            double X = (2 * (i % width) + 1.0) / width - 1, Y = (2 * (i / width) + 1.0) / height - 1;
-            const int *face = faces + 3 * (size_t)hit.face;
-            double px[3], py[3], ga[3];
-            for (int k = 0; k < 3; k++) {
-                Point p = load_point(table, face[k]);
-                px[k] = p.x - X * p.w, py[k] = p.y - Y * p.w;
-            }
-            double a0 = px[1] * py[2] - py[1] * px[2], a1 = px[2] * py[0] - py[2] * px[0];
-            double sum = a0 + a1 + (px[0] * py[1] - py[0] * px[1]);
-            if (sum == 0) return;
-            double common = g[0] * hit.u + g[1] * hit.v;
-            ga[0] = (g[0] - common) / sum, ga[1] = (g[1] - common) / sum, ga[2] = -common / sum;
-            for (int k = 0; k < 3; k++) {
-                if (face[k] < low || face[k] >= high) continue;
-                int n = k == 2 ? 0 : k + 1, m = k == 0 ? 2 : k - 1;  // p_k stands in a_m = p_k x p_n and a_n = p_m x p_k
-                double gx = ga[m] * py[n] - ga[n] * py[m], gy = ga[n] * px[m] - ga[m] * px[n];
-                float *t = target + 4 * (size_t)face[k];
-                t[0] += (float)gx, t[1] += (float)gy, t[3] -= (float)(X * gx + Y * gy);
-            }
-        };
-        scatter_in_order(height * width, vertices, threads, touch, add);
-    }
-    return status;
+    CornerBands corners(vertices, face_count, height * width, threads);
+    on_team(threads, [&](Team &team) {
+        corners.prepare(team, faces, face_count);
+        for (int b = 0; b < batch; b++) {
+            const size_t first = 4 * (size_t)b * height * width;
+            PositionGradient give{gradient_out + first, raster + first, positions + 4 * (size_t)b * vertices,
+                                  faces, face_count, height, width, gradient + 4 * (size_t)b * vertices};
+            scatter_in_order(
+                team, corners.bands, height * width, corners.seen.get(),
+                [&](int i) { return corners.of(raster + first, i, face_count); },
+                [&](int i, int low, int high) { give.add(i, low, high); });
+        }
+    });
 }
 
 }  // extern "C"

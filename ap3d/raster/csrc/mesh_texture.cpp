@@ -10,6 +10,7 @@ using namespace ap3d;
 
 enum Boundary { WRAP = 0, CLAMP = 1, ZERO = 2 };
 constexpr int MAX_LEVELS = 16;
+constexpr size_t CHUNK = 4096;
 
 struct Level {
     int height, width;
@@ -138,9 +139,17 @@ void look_up(const Request &r, int b, size_t first, size_t last, Channels channe
     }
 }
 
+uint32_t touched(const Lookup &lookup, const Bands &bands) {
+    uint32_t mask = 0;
+    for (int part = 0; part < lookup.count; part++)
+        for (int64_t texel : lookup.part[part].texel)
+            if (texel >= 0) mask |= bands.bit((int)texel);
+    return mask;
+}
+
 template <class Channels>
 void gradient_of_places(const Request &r, int b, size_t first, size_t last, Channels channels,
-                        const float *gradient_out, float *uv, float *level) {
+                        const float *gradient_out, const Bands &bands, float *uv, float *level, uint32_t *masks) {
     const float *table = r.texture + r.table(b);
     for (size_t i = first; i < last; i++) {
         const Lookup lookup = r.at(b, i);
@@ -159,34 +168,27 @@ void gradient_of_places(const Request &r, int b, size_t first, size_t last, Chan
         }
         uv[2 * pixel] = gu, uv[2 * pixel + 1] = gv;
         if (level) level[pixel] = gl;
+        if (masks) masks[i] = touched(lookup, bands);
     }
 }
 
+// What a pixel gives to the texels in [low, high).
 template <class Channels>
-void gradient_of_texels(const Request &r, int b, Channels channels, const float *gradient_out, float *table,
-                        int threads) {
-    auto touch = [&](int i, auto visit) {
-        const Lookup lookup = r.at(b, i);
-        for (int part = 0; part < lookup.count; part++)
-            for (int64_t texel : lookup.part[part].texel)
-                if (texel >= 0) visit((int)texel);
-    };
-    auto add = [&](int i, int low, int high) {
-        const float *g = gradient_out + ((size_t)b * r.pixels + i) * channels;
-        bool any = false;
-        for (int c = 0; c < channels; c++) any |= g[c] != 0;
-        if (!any) return;
-        const Lookup lookup = r.at(b, i);
-        for (int part = 0; part < lookup.count; part++)
-            for (int k = 0; k < 4; k++) {
-                const Footprint &f = lookup.part[part];
-                if (f.texel[k] < low || f.texel[k] >= high) continue;  // low is at least 0: -1 stays out
-                const float weight = f.weight(k);
-                float *texel = table + f.texel[k] * channels;
-                for (int c = 0; c < channels; c++) texel[c] += weight * g[c];
-            }
-    };
-    scatter_in_order(r.pixels, (int)r.pyramid.texels, threads, touch, add);
+void give_texels(const Request &r, int b, int i, Channels channels, const float *gradient_out, int low, int high,
+                 float *table) {
+    const float *g = gradient_out + ((size_t)b * r.pixels + i) * channels;
+    bool any = false;
+    for (int c = 0; c < channels; c++) any |= g[c] != 0;
+    if (!any) return;
+    const Lookup lookup = r.at(b, i);
+    for (int part = 0; part < lookup.count; part++)
+        for (int k = 0; k < 4; k++) {
+            const Footprint &f = lookup.part[part];
+            if (f.texel[k] < low || f.texel[k] >= high) continue;  // low is at least 0: -1 stays out
+            const float weight = f.weight(k);
+            float *texel = table + f.texel[k] * channels;
+            for (int c = 0; c < channels; c++) texel[c] += weight * g[c];
+        }
 }
 
 }  // namespace
@@ -200,11 +202,12 @@ void ap3d_mesh_texture(const float *texture, const float *uv, const float *level
                        int blend, float *out, int threads) {
     const Request r{texture, uv,     level, texture_batch,
                     pixels,  linear, blend, describe(height, width, levels, channels, boundary)};
-    for (int b = 0; b < batch; b++)
-        with_channels(channels, [&](auto known) {
-            parallel_chunks(pixels, 4096, threads,
-                            [&](size_t first, size_t last) { look_up(r, b, first, last, known, out); });
-        });
+    on_team(threads, [&](Team &team) {
+        for (int b = 0; b < batch; b++)
+            each_chunk(team, pixels, CHUNK, [&](size_t first, size_t last) {
+                with_channels(channels, [&](auto known) { look_up(r, b, first, last, known, out); });
+            });
+    });
 }
 
 // Gradients to the texture (zeroed by the caller), to uv and, unless null, to the level (written whole).
@@ -214,13 +217,22 @@ void ap3d_mesh_texture_backward(const float *gradient_out, const float *texture,
                                 float *gradient_uv, float *gradient_level, int threads) {
     const Request r{texture, uv,     level, texture_batch,
                     pixels,  linear, blend, describe(height, width, levels, channels, boundary)};
-    for (int b = 0; b < batch; b++)
-        with_channels(channels, [&](auto known) {
-            gradient_of_texels(r, b, known, gradient_out, gradient_texture + r.table(b), threads);
-            parallel_chunks(pixels, 4096, threads, [&](size_t first, size_t last) {
-                gradient_of_places(r, b, first, last, known, gradient_out, gradient_uv, gradient_level);
+    const Bands bands((int)r.pyramid.texels, threads);
+    std::unique_ptr<uint32_t[]> masks(new uint32_t[threads > 1 ? pixels : 1]), seen(new uint32_t[pixels / 64 + 1]);
+    on_team(threads, [&](Team &team) {
+        for (int b = 0; b < batch; b++)
+            with_channels(channels, [&](auto known) {
+                uint32_t *noted = team.members() > 1 ? masks.get() : nullptr;
+                each_chunk(team, pixels, CHUNK, [&](size_t first, size_t last) {
+                    gradient_of_places(r, b, first, last, known, gradient_out, bands, gradient_uv, gradient_level, noted);
+                });
+                scatter_in_order(
+                    team, bands, pixels, seen.get(), [&](int i) { return noted[i]; },
+                    [&](int i, int low, int high) {
+                        give_texels(r, b, i, known, gradient_out, low, high, gradient_texture + r.table(b));
+                    });
             });
-        });
+    });
 }
 
 }  // extern "C"
