@@ -19,7 +19,7 @@ SMOOTHNESS = 20.0  # cost of a change from frame to frame at 25 frames/s
 DEPTH_WEIGHT = 0.5  # the detector guesses depth; without it, nodding comes out too small
 CALM, LARGEST_CALM = 0.1, 0.4  # quantile of an action over a clip that counts as the person's rest, and its limit
 HUBER = 2.5  # uncertainties from which on a point counts less
-CHUNK = 256
+CHUNK = 64  # frames whose derivatives are in memory at once
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ def test_known_places_are_found_again(rig, neutral) -> None:  # type: ignore[no-
         points.append(seen + 0.002 * torch.randn(seen.shape, generator=generator))
         vertices.append(camera.project(posed)[0][0] / 50)
     found = embed(rig, Sightings(torch.stack(points), torch.stack(vertices)))
-    places = (rig.template[torch.from_numpy(found["vertices"]).long()] * found["weights"][..., None]).sum(1)
+    places = (
+        rig.template[torch.from_numpy(found["vertices"]).long()] * torch.from_numpy(found["weights"])[..., None]
+    ).sum(1)
     distance = (places - known.points(rig.template)[chosen]).norm(dim=1)
     assert float(distance.max()) < 0.003 and float(found["spread"].max()) < 0.01
