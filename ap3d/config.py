@@ -22,12 +22,15 @@ CONFIG_VERSION = 1  # raised when the same fields come to mean another result
 
 @dataclass(frozen=True)
 class ModelsConfig:
-    """Which models a preset uses: ``builtin``, a local folder, an fsspec URI or a hub id."""
+    """Which models a preset uses: ``builtin``, a local folder, an fsspec URI or a hub id.
+
+    The rig is ``builtin``, the path of an SMPL-X or FLAME file, or one of the names in ``ap3d.rig``.
+    """
 
     diffusion: str = "builtin"
     controlnet: str | None = None  # None: the ControlNet inside the diffusion folder
     rig: str = "builtin"
-    shape_prior: str | None = "builtin"  # None: the rig's mean shape
+    shape_prior: str | None = "builtin"  # None: the rig's mean shape; the built-in one is for the built-in rig alone
     dtype: str = "float32"
     region_prompts: str = "whole"  # words for eye and mouth crops: the whole prompt, or "abstract" (age and gender)
 
@@ -227,6 +230,8 @@ def load_config(
         for part in reversed(name.split(".")):
             nested = {part: nested}
         _merge(values, nested, "")
+    if values["models"]["rig"] != "builtin" and values["models"]["shape_prior"] == "builtin":
+        values["models"]["shape_prior"] = None
     config = typing.cast(Config, _build(Config, values, ""))
     _check(config)
     return config

@@ -2,8 +2,7 @@
 
 from ap3d.config import Config
 from ap3d.diffusion.loading import check_safetensors, resolve_model_folder
-from ap3d.errors import InputError
-from ap3d.rig import RIGS
+from ap3d.rig import locate_rig
 
 
 def check_models(config: Config) -> None:
@@ -13,8 +12,7 @@ def check_models(config: Config) -> None:
         InputError: an unknown rig, or a model that is nowhere.
         DataFileError: a truncated weight file.
     """
-    if config.models.rig not in RIGS:
-        raise InputError(f"unknown rig {config.models.rig!r}; there is: {', '.join(RIGS)}")
+    locate_rig(config.models.rig)
     for spec in (config.models.diffusion, config.models.controlnet):
         if spec is None:
             continue

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from ap3d.errors import InputError
 from ap3d.motion.arkit import POSE_ACTIONS, angles
@@ -57,19 +58,29 @@ def _resized(motion: Motion, rig: Rig) -> Motion:
 
 
 def _to_angles(motion: Motion, rig: Rig) -> Motion:
-    """ARKit actions on a rig of the FLAME family: jaw, gaze and lids as angles, the rest has no published map."""
+    """ARKit actions on a rig of the FLAME family: jaw, gaze and lids as angles, the rest by the rig's fitted axes."""
     jaw, eyes, lids = angles(motion.expression, motion.expression_names)
-    rest = torch.zeros(len(motion), rig.n_expression)
+    expression, kept = _fitted(motion, rig)
+    moving = _moving(motion, set(motion.expression_names) - set(POSE_ACTIONS))
+    shaped, lost = [n for n in moving if n in kept], [n for n in moving if n not in kept]
     return replace(
-        motion, expression=rest, jaw=motion.jaw + jaw, eyes=motion.eyes + eyes,
+        motion, expression=expression, jaw=motion.jaw + jaw, eyes=motion.eyes + eyes,
         eyelids=(motion.eyelids + lids).clamp(0, 1), expression_basis=rig.expression_basis, expression_names=(),
     ).with_notes(
         "jawOpen, eyeBlink* and eyeLook* became jaw, lid and eye angles",
-        _said(
-            f"actions without a linear map to {rig.expression_basis} were dropped",
-            _moving(motion, set(motion.expression_names) - set(POSE_ACTIONS)),
-        ),
+        _said(f"actions became the nearest shapes in {rig.expression_basis}, fitted on this head", shaped),
+        _said(f"actions without a linear map to {rig.expression_basis} were dropped", lost),
     )  # fmt: skip
+
+
+def _fitted(motion: Motion, rig: Rig) -> tuple[Tensor, tuple[str, ...]]:
+    """Coefficients ``[T, E]`` of the actions that the rig has axes for, and the names of these."""
+    names, axes = getattr(rig, "arkit_names", ()), getattr(rig, "arkit_axes", None)
+    found = [(i, names.index(n)) for i, n in enumerate(motion.expression_names) if n in names]
+    if axes is None or not found:
+        return torch.zeros(len(motion), rig.n_expression), ()
+    own, row = (list(ids) for ids in zip(*found, strict=True))
+    return motion.expression[:, own] @ axes[row], names
 
 
 def _without_expression(motion: Motion, rig: Rig) -> Motion:

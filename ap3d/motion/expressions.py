@@ -6,9 +6,13 @@ import torch
 from torch import Tensor
 
 from ap3d.errors import InputError
+from ap3d.motion.arkit import ARKIT_NAMES
+from ap3d.motion.schema import Motion
+from ap3d.rig.builtin import JAW_OPEN_ANGLE
 from ap3d.rig.protocol import Rig, RigParams
 
 _SIDES = ("Left", "Right")
+_QUIET = ("jawOpen", "tongueOut", "mouthClose", "jawForward", "jawLeft", "jawRight")
 
 
 def _both(name: str, value: float) -> dict[str, float]:
@@ -34,53 +38,73 @@ COMBINATIONS: dict[str, dict[str, float]] = {
 }
 
 
+def action_names(rig: Rig) -> tuple[str, ...]:
+    """The ARKit actions that a rig is moved by here: its own, or all 52 where they are converted."""
+    return tuple(rig.expression_names) if rig.expression_basis == "arkit52" else ARKIT_NAMES
+
+
+def jaw_opening(rig: Rig, params: RigParams) -> float:
+    """How far the first head of a batch opens its jaw, in units of ARKit's jawOpen."""
+    angle = float(params.jaw[0, 0]) / JAW_OPEN_ANGLE
+    if rig.expression_basis != "arkit52":
+        return angle
+    return angle + float(params.expression[0, rig.expression_names.index("jawOpen")])
+
+
 @dataclass(frozen=True)
 class ExpressionSampler:
-    """Draws expressions of an ``arkit52`` rig.
+    """Draws expressions as ARKit actions; rigs of the FLAME family are given the nearest shapes and angles.
 
     Attributes:
-        rig: the rig whose expression names are used.
+        rig: the rig that is posed.
     """
 
     rig: Rig
 
-    def named(self, name: str, strength: float = 1.0) -> Tensor:
-        """Expression coefficients ``[1, E]`` of a combination in :data:`COMBINATIONS`."""
-        values = torch.zeros(1, self.rig.n_expression)
-        for action, value in COMBINATIONS[name].items():
-            values[0, self._index(action)] = value * strength
-        return values
+    def named(self, params: RigParams, name: str, strength: float = 1.0) -> RigParams:
+        """A head (a batch of one) with a combination in :data:`COMBINATIONS`."""
+        return self._posed(params, self._actions(COMBINATIONS[name], strength))
 
     def apply(self, params: RigParams, name: str, generator: torch.Generator, *, gaze: bool = True) -> RigParams:
         """Pose a neutral head: a combination of random strength, small noise, gaze and half-closed lids."""
         strength = 0.75 + 0.25 * _uniform(generator)
-        expression = self.named(name, strength)
+        expression = self._actions(COMBINATIONS[name], strength)
         noise = torch.rand(expression.shape, generator=generator) * (
             torch.rand(expression.shape, generator=generator) < 0.08
         )
         quiet = torch.ones_like(expression)
-        for action in ("jawOpen", "tongueOut", "mouthClose", "jawForward", "jawLeft", "jawRight"):
-            quiet[0, self._index(action)] = 0
-        for action in self.rig.expression_names:
-            if action.startswith("eye"):
-                quiet[0, self._index(action)] = 0
+        names = action_names(self.rig)
+        for column, action in enumerate(names):
+            if action in _QUIET or action.startswith("eye"):
+                quiet[0, column] = 0
         eyes = torch.zeros(1, 6)
         if gaze:
             pitch, yaw = 0.25 * (2 * _uniform(generator) - 1), 0.4 * (2 * _uniform(generator) - 1)
             eyes = torch.tensor([[pitch, yaw, 0.0, pitch, yaw, 0.0]])
         lids = torch.full((1, 2), max(0.0, 0.35 * (2 * _uniform(generator) - 1)))
-        return params.replace(expression=expression + 0.25 * noise * quiet, eyes=eyes, eyelids=lids)
+        return self._posed(params.replace(eyes=eyes, eyelids=lids), expression + 0.25 * noise * quiet)
 
     def draw(self, params: RigParams, generator: torch.Generator, names: tuple[str, ...] | None = None) -> RigParams:
         """A random combination of ``names`` (all by default)."""
         pool = names or tuple(COMBINATIONS)
         return self.apply(params, pool[int(torch.randint(len(pool), (1,), generator=generator))], generator)
 
-    def _index(self, action: str) -> int:
-        try:
-            return self.rig.expression_names.index(action)
-        except ValueError:
-            raise InputError(f"rig {self.rig.name} has no facial action {action!r}") from None
+    def _actions(self, actions: dict[str, float], strength: float) -> Tensor:
+        names = action_names(self.rig)
+        values = torch.zeros(1, len(names))
+        for action, value in actions.items():
+            if action not in names:
+                raise InputError(f"rig {self.rig.name} has no facial action {action!r}")
+            values[0, names.index(action)] = value * strength
+        return values
+
+    def _posed(self, params: RigParams, actions: Tensor) -> RigParams:
+        """One frame of a motion, so that there is one conversion; ``params`` gives the other controls."""
+        names = action_names(self.rig)
+        frame = Motion(
+            actions, params.neck, params.head, params.jaw, params.eyes, params.eyelids, 1.0, "arkit52", names
+        )
+        return frame.to(self.rig).params(params, 0)
 
 
 def _uniform(generator: torch.Generator) -> float:

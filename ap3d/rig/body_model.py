@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ap3d.rig.anatomy import Anatomy, Roles, find_anatomy
+from ap3d.rig.arkit_axes import fit_arkit_axes
 from ap3d.rig.atlas import HeadShape, Registration, atlas, closest_on_faces, register
 from ap3d.rig.companions import Companions
 from ap3d.rig.crop import crop_head, merged_weights
@@ -58,7 +59,7 @@ class BodyModelRig:
         corners = inner[[48, 54]] if inner is not None else anatomy.mouth[:2]
         mouth = make_mouth(np.stack([*corners, anatomy.mouth[2]]))
         self._init_mesh(template, faces, anatomy, mouth, model)
-        self._init_fields(registration, anatomy, companions)
+        self._init_fields(model, registration, anatomy, companions)
         self._init_landmarks(model, companions, skin_faces, registration)
         self._init_motion(model, mouth, corners)
         self._eyelids = Eyelids(template, skin_faces, anatomy.eyes)
@@ -167,8 +168,10 @@ class BodyModelRig:
         self.topology_sha256 = hashlib.sha256(self.faces.numpy().tobytes()).hexdigest()
         self._uv = None if model.uv is None else model.uv[self.crop.face_ids]
 
-    def _init_fields(self, registration: Registration, anatomy: Anatomy, companions: Companions) -> None:
-        """Canonical positions and soft masks of all vertices."""
+    def _init_fields(
+        self, model: BodyModel, registration: Registration, anatomy: Anatomy, companions: Companions
+    ) -> None:
+        """Canonical positions and soft masks of all vertices, place in the world, ARKit's actions."""
         base, count = atlas(), len(self.crop.vertices)
         canonical = np.zeros((len(self.template), 3))
         canonical[:count] = registration.canonical
@@ -191,6 +194,11 @@ class BodyModelRig:
         linear, *_ = np.linalg.lstsq(
             np.concatenate([registration.canonical, np.ones((count, 1))], 1), template[:count], rcond=None
         )
+        # Coefficients of ARKit's actions [A, E], for motions and expressions that are given by their names.
+        self.arkit_names, arkit = fit_arkit_axes(
+            registration, model.expression_axes[self.crop.vertices], _sizes(linear)
+        )
+        self.arkit_axes = torch.from_numpy(arkit).float()
         self.default_scale = SCALE
         self.default_translation = torch.tensor(HEAD_CENTRE) - SCALE * torch.from_numpy(linear[3]).float()
         if self._uv is None:
@@ -261,6 +269,11 @@ def _mouth_axes(template: np.ndarray, axes: np.ndarray, points: np.ndarray, corn
     wider = (moved_left[0] - moved_right[0]) / width  # [K]
     offset = points - corners.mean(0)
     return middle[None] + offset[:, :, None] * wider
+
+
+def _sizes(linear: np.ndarray) -> np.ndarray:
+    """Lengths ``[3]`` of this head for one of the built-in head, from the affine map ``[4, 3]`` between them."""
+    return np.linalg.norm(linear[:3], axis=1)
 
 
 def _cylinder(canonical: Tensor) -> Tensor:

@@ -129,6 +129,10 @@ class BuiltinRig:
 
         return face_regions(self)
 
+    def expression_axes(self) -> Tensor:
+        """Displacements ``[52, V, 3]`` of the actions at full strength, metres."""
+        return self._basis[self.n_shape :].reshape(self.n_expression, -1, 3)
+
     def vertices(self, params: RigParams) -> Tensor:
         """Posed vertices ``[B, V, 3]`` in world units."""
         controls, gaze = self.controls(params)

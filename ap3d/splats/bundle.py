@@ -129,6 +129,8 @@ def _rig_of(facts: Mapping[str, Any], path: str, given: "Rig | str | None") -> R
         rig = load_rig(given or facts["rig"]) if given is None or isinstance(given, str) else given
     except InputError as error:
         raise type(error)(f"{path} needs rig {facts['rig']}: {error}") from error
+    if rig.name != facts["rig"]:  # FLAME's years share one topology
+        raise InputError(f"{path} was made for rig {facts['rig']}, not {rig.name}")
     if rig.topology_sha256 != facts["topology_sha256"]:
         raise DataFileError(
             f"{path} was made for another version of rig {facts['rig']}: its topology is "

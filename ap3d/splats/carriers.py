@@ -122,7 +122,7 @@ def _roots(rig: Rig, frames: TriangleFrames, points: Tensor) -> tuple[Tensor, Te
     metre = frames.scale.sum() / triangle_frames(rig.template, rig.faces).scale.sum()
     ids, weights, distance = _smooth_neighbours(grown, frames, points, 2)
     share = 1 - _smoothstep((distance / metre - ROOT_REACH[0]) / (ROOT_REACH[1] - ROOT_REACH[0]))
-    azimuth = azimuth_degrees(centres)[ids]
+    azimuth = azimuth_degrees(rig.canonical[rig.faces].mean(1))[ids]
     ahead = 1 - _smoothstep((azimuth - BEARD_AZIMUTH[0]) / (BEARD_AZIMUTH[1] - BEARD_AZIMUTH[0]))
     return ids, weights, share * (weights * torch.where(beard[ids], ahead, torch.ones_like(ahead))).sum(1)
 

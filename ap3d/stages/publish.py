@@ -101,7 +101,7 @@ def _picture(bundle: Bundle, azimuth: float, size: int) -> Tensor:
 def _sheet(bundle: Bundle, size: int) -> Tensor:
     """Views in rows, expressions in columns."""
     sampler = ExpressionSampler(bundle.rig)
-    posed = [bundle.pose(bundle.params.replace(expression=sampler.named(name))) for name in SHEET_EXPRESSIONS]
+    posed = [bundle.pose(sampler.named(bundle.params, name)) for name in SHEET_EXPRESSIONS]
     rows = []
     for azimuth in SHEET_AZIMUTHS:
         camera = bundle_camera(bundle, azimuth, 2.0, size)

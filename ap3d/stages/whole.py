@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ap3d.config import Config
 from ap3d.diffusion.ism import IsmSettings, ism_gradient
-from ap3d.motion.expressions import ExpressionSampler
+from ap3d.motion.expressions import ExpressionSampler, jaw_opening
 from ap3d.raster.splats import rasterize_splats
 from ap3d.rig.protocol import RigParams
 from ap3d.splats.avatar import Group
@@ -119,8 +119,8 @@ class _ScoreMatching:
         )  # fmt: skip
 
     def _hidden(self, posed: RigParams) -> Tensor | None:
-        jaw = float(posed.expression[0, self.rig.expression_names.index("jawOpen")])
-        return frozen_mask(self.optimizer.avatar, (Group.TEETH,)) if jaw < OPEN_MOUTH else None
+        closed = jaw_opening(self.rig, posed) < OPEN_MOUTH
+        return frozen_mask(self.optimizer.avatar, (Group.TEETH,)) if closed else None
 
     def _control_density(self) -> None:
         frames: TriangleFrames = self.neutral

@@ -103,6 +103,6 @@ def test_a_motion_that_makes_no_sense_cannot_be_made(change: dict, message: str)
 @pytest.mark.parametrize("name", sorted(COMBINATIONS))
 def test_every_combination_names_actions_of_the_rig(rig, neutral, name: str) -> None:  # type: ignore[no-untyped-def]
     sampler = ExpressionSampler(rig)
-    assert (float(sampler.named(name).abs().sum()) > 0) == (name != "neutral")
+    assert (float(sampler.named(RigParams.neutral(rig), name).expression.abs().sum()) > 0) == (name != "neutral")
     one, two = (sampler.apply(neutral, name, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(one.expression, two.expression) and torch.isfinite(rig.vertices(one)).all()
