@@ -1,0 +1,1 @@
+"""The rasteriser benchmark: scenes, candidates, measurement and table, used by ``benchmarks/raster.py``."""
