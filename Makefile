@@ -30,7 +30,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python benchmarks/raster.py
+	$(BIN)/python benchmarks/raster.py --figures docs/figures $(ARGS)
 	$(BIN)/python benchmarks/binding.py
 
 # The raster tests with the kernels under AddressSanitizer and UBSan; needs g++.

@@ -38,12 +38,12 @@ def render(source: Path, splats: Splats, cameras: Cameras) -> Tensor:
     fx, fy, cx, cy = cameras.intrinsics[0].tolist()
     unit = torch.nn.functional.normalize(splats.quaternions, dim=1)
     centres, _, conics, covariances, depths = module.project(
-        len(splats), splats.means, splats.scales, 1.0, unit, view, clip, fx, fy, cx, cy, cameras.height, cameras.width, 0.01
+        len(splats), splats.means, splats.scales, 1.0, unit, view, clip, fx, fy, cx, cy,
+        cameras.height, cameras.width, 0.01,
     )  # fmt: skip
     directions = torch.nn.functional.normalize(splats.means.detach() - cameras.positions[0], dim=1)
-    colors = (module.harmonics(len(splats), splats.sh_degree, splats.sh_degree, directions, splats.sh) + 0.5).clamp(
-        min=0
-    )
+    degree = splats.sh_degree
+    colors = (module.harmonics(len(splats), degree, degree, directions, splats.sh) + 0.5).clamp(min=0)
     out: Tensor = _Composite.apply(
         module, centres, conics, colors, splats.opacities[:, None], covariances, depths, cameras.height, cameras.width
     )

@@ -74,7 +74,8 @@ class _Composite(torch.autograd.Function):
         out = [torch.zeros_like(t) for t in (means, conics, colors, opacities)]
         library().plain_backward(
             ctypes.c_void_p(ctx.kept.address), *map(_p, (means, conics, colors, opacities)), incoming.shape[2],
-            incoming.shape[1], ctypes.c_float(GSPLAT.alpha_clamp), ctypes.c_float(GSPLAT.cut), _p(incoming), *map(_p, out),
+            incoming.shape[1], ctypes.c_float(GSPLAT.alpha_clamp), ctypes.c_float(GSPLAT.cut), _p(incoming),
+            *map(_p, out),
         )  # fmt: skip
         return out[0], out[1], out[2], None, out[3], None, None, None
 

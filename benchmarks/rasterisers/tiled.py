@@ -1,4 +1,4 @@
-"""The torch reference, a tile at a time: feasible for whole pictures, in float32 as a candidate, in float64 as truth."""
+"""The torch reference, a tile at a time, so that whole pictures fit: a candidate in float32, the truth in float64."""
 
 import hashlib
 from pathlib import Path
