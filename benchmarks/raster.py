@@ -1,4 +1,6 @@
-"""Times, memory and errors of the rasterisers, side by side: python benchmarks/raster.py [--quick] [--json FILE] [--figures FOLDER]
+"""Times, memory and errors of the rasterisers, side by side.
+
+python benchmarks/raster.py [--quick] [--json FILE] [--figures FOLDER]
 
 Ours with one and two threads and on each instruction set; a plain C++ loop; our torch reference; and what
 benchmarks/fetch_alternatives.py has fetched. On a machine with a GPU, gsplat and diff-gaussian-rasterization too.
