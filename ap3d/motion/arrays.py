@@ -2,6 +2,7 @@
 
 import io
 import math
+import tokenize
 import zipfile
 import zlib
 from typing import IO
@@ -11,6 +12,11 @@ import numpy as np
 from ap3d.errors import DataFileError
 
 LARGEST_BYTES = 1 << 29  # of one file, and of an archive when it is unpacked
+# What numpy and zipfile raise on damaged files.
+_BROKEN = (
+    ValueError, TypeError, KeyError, SyntaxError, EOFError, OSError, RuntimeError, OverflowError, MemoryError,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def read_npy(data: bytes, name: str) -> np.ndarray:
@@ -40,8 +46,8 @@ def read_npz(data: bytes, name: str) -> dict[str, np.ndarray]:
                     if not _holds_objects(file):
                         out[key] = read_npy(archive.read(member), f"{key} of {name}")
             return out
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise DataFileError(f"{name} is damaged or no npz file ({error})") from error
+    except _BROKEN as error:
+        raise DataFileError(f"{name} is damaged or no npz file ({_reason(error)})") from error
 
 
 def numbers(array: np.ndarray, name: str) -> np.ndarray:
@@ -56,6 +62,18 @@ def numbers(array: np.ndarray, name: str) -> np.ndarray:
         return np.asarray(array, dtype=np.float32)
 
 
+def rows(array: np.ndarray, name: str) -> np.ndarray:
+    """The array as float32 ``[T, N]``: one row of a vector, joints ``[T, J, 3]`` in a row.
+
+    Raises:
+        DataFileError: it holds no real numbers, or is a single one.
+    """
+    value = numbers(array, name)
+    if not value.ndim:
+        raise DataFileError(f"{name} is a single number, not frames and columns")
+    return value[None] if value.ndim == 1 else value.reshape(len(value), math.prod(value.shape[1:]))
+
+
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -66,7 +84,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 def _holds_objects(file: IO[bytes]) -> bool:
     try:
         return bool(_header(file)[1].hasobject)
-    except (ValueError, TypeError, SyntaxError):
+    except _BROKEN:
         return False  # reading it says what is wrong
 
 
@@ -79,5 +97,9 @@ def _read(file: io.BytesIO, size: int, name: str) -> np.ndarray:
             raise DataFileError(f"{name} is cut off: it declares {list(shape)}, more than the file holds")
         file.seek(0)
         return np.asarray(np.load(file, allow_pickle=False))
-    except (ValueError, TypeError, SyntaxError, EOFError, OSError) as error:
-        raise DataFileError(f"{name} is damaged or no npy array ({str(error).splitlines()[0]})") from error
+    except _BROKEN as error:
+        raise DataFileError(f"{name} is damaged or no npy array ({_reason(error)})") from error
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

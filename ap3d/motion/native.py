@@ -58,5 +58,7 @@ def motion_from_arrays(arrays: Mapping[str, np.ndarray], name: str) -> Motion:
         raise DataFileError(f"{name} has motion schema {version}, this version reads up to {SCHEMA_VERSION}")
     tensors = {k: torch.from_numpy(numbers(arrays[k], f"{k} of {name}")) for k in ("expression", *POSE_WIDTHS)}
     names = tuple(str(n) for n in arrays.get("names", np.zeros(0, np.str_)).reshape(-1))
-    still = Motion.still(1, float(arrays["fps"]), str(arrays["basis"]))
+    if arrays["fps"].size != 1 or arrays["fps"].dtype.kind not in "fiu":
+        raise DataFileError(f"fps of {name} must be one number")
+    still = Motion.still(1, float(arrays["fps"].reshape(-1)[0]), str(arrays["basis"]))
     return still.with_tensors(tensors, expression_names=names)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ap3d.errors import DataFileError
-from ap3d.motion.arrays import numbers
+from ap3d.motion.arrays import rows
 from ap3d.motion.flame_frames import flame_motion
 from ap3d.motion.schema import Motion
 from ap3d.motion.source import Source
@@ -70,10 +70,9 @@ def _parts(source: Source) -> dict[str, Tensor]:
         key = next((n for n in names if n in source.arrays), None)
         if key is None:
             continue
-        value = torch.from_numpy(numbers(source.arrays[key], f"{key} of {source.name}"))
-        if not value.ndim or not len(value):
+        value = torch.from_numpy(rows(source.arrays[key], f"{key} of {source.name}"))
+        if not len(value):
             raise DataFileError(f"{key} of {source.name} holds 0 frames")
-        value = value[None] if value.ndim == 1 else value.reshape(len(value), -1)
         if value.shape[1] != _WIDTHS.get(part, value.shape[1]):
             raise DataFileError(f"{key} has {value.shape[1]} columns, it takes {_WIDTHS[part]} (axis-angle)")
         parts[part] = value

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ap3d.errors import DataFileError
-from ap3d.motion.arrays import numbers, read_npz
+from ap3d.motion.arrays import read_npz, rows
 from ap3d.motion.flame_frames import flame_motion
 from ap3d.motion.schema import Motion
 from ap3d.motion.source import Source
@@ -69,18 +69,18 @@ def _frames(source: Source, folder: Path) -> dict[str, Tensor]:
         raise DataFileError(f"{folder.name} holds no .npz files: the export has 0 frames")
     if len(files) > MOST_FRAMES:
         raise DataFileError(f"{folder.name} holds {len(files)} frames, more than {MOST_FRAMES}; cut the motion")
-    rows: dict[str, list[Tensor]] = {}
+    found: dict[str, list[Tensor]] = {}
     for file in files:
         arrays = read_npz(source.bytes_of(file), file.name)
         if "expr" not in arrays:
             raise DataFileError(f"{file.name} lacks expr: it is no frame of a VHAP export")
         for key in ("expr", *_WIDTHS):
             if key in arrays:
-                rows.setdefault(key, []).append(_rows(arrays[key], key, file.name)[:1])
-    for key, values in rows.items():
+                found.setdefault(key, []).append(_rows(arrays[key], key, file.name)[:1])
+    for key, values in found.items():
         if len(values) != len(files) or len({v.shape for v in values}) != 1:
             raise DataFileError(f"{key} is missing in some frames of {folder.name}, or differs in its columns")
-    return {key: torch.cat(values) for key, values in rows.items()}
+    return {key: torch.cat(values) for key, values in found.items()}
 
 
 def _listed(source: Source, folder: Path) -> list[Path]:
@@ -105,8 +105,7 @@ def _listed(source: Source, folder: Path) -> list[Path]:
 
 
 def _rows(array: np.ndarray, key: str, name: str) -> Tensor:
-    value = torch.from_numpy(numbers(array, f"{key} of {name}"))
-    return value[None] if value.ndim == 1 else value.reshape(len(value), -1)
+    return torch.from_numpy(rows(array, f"{key} of {name}"))
 
 
 def _digits(stem: str) -> int:

@@ -1,6 +1,5 @@
 """Rows of named ARKit weights, as JSON files hold them, to a motion."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,8 @@ from ap3d.errors import DataFileError
 from ap3d.motion.arkit import ARKIT_NAMES, canonical
 from ap3d.motion.schema import Motion
 
+_LARGEST = 1e30
+
 
 def rate_of(value: Any) -> float | None:
     """A frame rate from JSON; None where the file holds none.
@@ -20,7 +21,7 @@ def rate_of(value: Any) -> float | None:
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+    if isinstance(value, bool) or not _is_number(value) or value <= 0:
         raise DataFileError(f"the frame rate in the file must be a positive number, got {value!r}")
     return float(value)
 
@@ -59,6 +60,11 @@ def _table(rows: Any, columns: int) -> np.ndarray:
         if not isinstance(row, list) or len(row) != columns:
             count = len(row) if isinstance(row, list) else 0
             raise DataFileError(f"frame {frame} has {count} weights, but the file names {columns} blendshapes")
-        if not all(isinstance(v, int | float) and math.isfinite(v) for v in row):
+        if not all(_is_number(v) for v in row):
             raise DataFileError(f"frame {frame} holds a weight that is no finite number")
     return np.asarray(rows, dtype=np.float32)
+
+
+def _is_number(value: Any) -> bool:
+    """A number that float32 holds; JSON's may be infinite, or integers of any length."""
+    return isinstance(value, int | float) and abs(value) < _LARGEST

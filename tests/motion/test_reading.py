@@ -1,6 +1,7 @@
 """Each format's file, in the layout of the tool that writes it, gives the frames that were put in."""
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,3 +193,56 @@ def test_stated_facts_must_make_sense(option: str, value: object, tmp_path: Path
 def test_a_stated_basis_cannot_contradict_the_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="arkit52"):
         read_motion(layouts.audio2face(tmp_path / "a.json", weights(3)), basis="flame2020")
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """Bytes changed, cut out or pushed in at random places."""
+    out = bytearray(data)
+    for _ in range(rng.choice([1, 3, 30])):
+        at = rng.randrange(len(out))
+        kind = rng.randrange(3)
+        if kind == 0:
+            out[at] = rng.randrange(256)
+        elif kind == 1 and len(out) > 64:
+            del out[at : at + rng.randrange(1, 40)]
+        else:
+            out[at:at] = rng.randbytes(rng.randrange(8))
+    return bytes(out)
+
+
+def test_damaged_files_are_read_or_refused_but_never_crash(tmp_path: Path) -> None:
+    parts, values = layouts.flame(3), weights(3)
+    save_native(Motion.still(3, 25.0, "arkit52", ARKIT_NAMES), tmp_path / "n.npz")
+    files = [
+        tmp_path / "n.npz", layouts.live_link_face(tmp_path / "a.csv", values, layouts.wave(3, 9, 0.2)),
+        layouts.audio2face(tmp_path / "a.json", values), layouts.lam(tmp_path / "l.json", values),
+        layouts.vhap_tracked(tmp_path / "t.npz", parts), layouts.amass(tmp_path / "m.npz", parts),
+        layouts.smplx_arguments(tmp_path / "s.npz", parts), layouts.animportrait3d(tmp_path / "p", parts) / "poses.npy",
+    ]  # fmt: skip
+    rng = random.Random(0)
+    for file in files:
+        whole, refused = file.read_bytes(), 0
+        for _ in range(40):
+            file.write_bytes(damaged(whole, rng))
+            try:
+                read_motion(file)
+            except DataFileError as error:
+                refused += 1
+                assert len(str(error).splitlines()) == 1
+        assert refused > 3, file.name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"names": 3, "frames": []}', '{"names": ["jawOpen"], "frames": [{"weights": [1e999]}]}',
+        '{"names": ["jawOpen"], "frames": [{"weights": [%s]}]}' % ("9" * 400), "[" * 100_000, "[1]",
+        '{"facsNames": ["jawOpen"], "weightMat": {"a": 1}}', '{"facsNames": ["up"], "weightMat": [[1]]}',
+        '{"facsNames": ["jawOpen"], "weightMat": [[1]], "exportFps": "30"}',
+        '{"facsNames": ["jawOpen"], "weightMat": [[1]], "exportFps": %s}' % ("9" * 400),
+    ],
+)  # fmt: skip
+def test_strange_json_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataFileError):
+        read_motion(tmp_path / "a.json")
