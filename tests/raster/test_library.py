@@ -64,3 +64,28 @@ def test_an_installed_package_was_built_from_these_sources() -> None:
     kernels = pytest.importorskip("ap3d_kernels")
     assert kernels.LIBRARY.is_file()
     assert len(kernels.SOURCE_HASH) == len(library.source_hash()) == 64
+
+
+FORK = """
+import os
+os.environ["AP3D_THREADS"] = "2"
+import torch
+from ap3d.cameras import orbit
+from ap3d.raster.splats import Splats, rasterize_splats
+
+g = torch.Generator().manual_seed(0)
+cloud = Splats(*(torch.rand(500, *shape, generator=g) for shape in ((3,), (4,), (3,), (), (1, 3))))
+camera = orbit([0.0], [0.0], torch.zeros(3), 4.0, 30.0, 64)
+before = rasterize_splats(cloud, camera).color
+child = os.fork()
+if child == 0:
+    os._exit(0 if torch.equal(before, rasterize_splats(cloud, camera).color) else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert torch.equal(before, rasterize_splats(cloud, camera).color)
+"""
+
+
+def test_a_forked_child_and_the_exit_do_not_wait_for_threads_of_the_pool() -> None:
+    root = Path(library.__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", FORK], cwd=root, timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -102,7 +102,7 @@ void Bins::scatter_tiles(const ap3d_box *boxes, int chunk, int chunks, int colum
 }
 
 void Bins::fill(ap3d::Team &team, Bins *bins, const ap3d_box *boxes, int views, int count, int columns, int tiles) {
-    const int chunks = team.members();
+    const int chunks = team.size();
     auto boxes_of = [&](int view) { return boxes + (size_t)view * count; };
     team.each(views, [&](int view) {
         bins[view].choose(boxes_of(view), count);
