@@ -25,6 +25,7 @@ from ap3d.motion.speech import speaking
 from ap3d.motion.timing import cut, looped, resampled, smoothed
 from ap3d.splats.bundle import load_bundle
 from ap3d.storage import Store
+from ap3d.threads import use_threads
 from ap3d.video import FORMATS, VideoWriter
 
 
@@ -46,6 +47,7 @@ class Target:
 def animate(options: argparse.Namespace) -> int:
     """Render the videos and print the frame rates that were reached; 1 when some avatars of a dataset failed."""
     background = _checked(options)
+    use_threads(None)
     batch, targets = _targets(options)
     if not batch:
         load_bundle(targets[0].bundle, options.rig)  # a wrong bundle is said before anything else is read
