@@ -9,7 +9,7 @@ import torch
 
 from ap3d.errors import InputError
 from ap3d.export.formats import MESH_FORMAT, export_format
-from ap3d.export.gaussians import export_gaussians, named_expression
+from ap3d.export.gaussians import export_gaussians, with_expression
 from ap3d.motion import Motion, load_motion
 from ap3d.rig.protocol import RigParams
 from ap3d.splats.bundle import Bundle, load_bundle
@@ -58,7 +58,7 @@ def _posed(bundle: Bundle, options: argparse.Namespace, motion: Motion | None) -
             raise InputError(f"--frame must lie from 0 to {len(motion) - 1} for this motion, got {frame}")
         params = motion.params(params, frame)
     if options.expression is not None:
-        params = params.replace(expression=named_expression(bundle.rig, options.expression))
+        params = with_expression(bundle.rig, params, options.expression)
     if options.head is not None:
         params = params.replace(head=torch.tensor([[math.radians(angle) for angle in options.head]]))
     return params

@@ -8,7 +8,8 @@ import torch
 from ap3d.errors import InputError
 from ap3d.export.axes import from_file, to_file
 from ap3d.export.formats import export_format
-from ap3d.motion.expressions import COMBINATIONS
+from ap3d.motion import Motion
+from ap3d.motion.expressions import COMBINATIONS, action_names
 from ap3d.raster.splats import Splats, require_finite
 from ap3d.rig.protocol import Rig, RigParams
 from ap3d.splats.bundle import Bundle
@@ -54,24 +55,31 @@ def notes_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: facts[name] for name in names if name in facts}
 
 
-def named_expression(rig: Rig, text: str) -> torch.Tensor:
-    """Expression coefficients ``[1, E]`` of ``NAME[=VALUE],...``: the rig's own actions and named combinations.
+def with_expression(rig: Rig, params: RigParams, text: str) -> RigParams:
+    """A head (a batch of one) with the expression ``NAME[=VALUE],...``.
+
+    Names are ARKit's actions, the combinations of :data:`ap3d.motion.expressions.COMBINATIONS`, and the rig's own
+    coefficients. Rigs of the FLAME family are given the nearest shapes and angles.
 
     Raises:
         InputError: a name that the rig does not have, or a value that is no number.
     """
-    values = torch.zeros(1, rig.n_expression)
-    names = list(rig.expression_names)
+    actions, own = action_names(rig), list(rig.expression_names)
+    strengths, coefficients = torch.zeros(1, len(actions)), torch.zeros(1, rig.n_expression)
     for part in text.split(","):
         name, _, amount = (piece.strip() for piece in part.partition("="))
         strength = _number(name, amount or "1")
-        actions = {name: 1.0} if name in names else COMBINATIONS.get(name)
-        if actions is None or not set(actions) <= set(names):
-            known = ", ".join([*(c for c, a in COMBINATIONS.items() if set(a) <= set(names)), *names])
+        if name in COMBINATIONS or name in actions:
+            for action, value in COMBINATIONS.get(name, {name: 1.0}).items():
+                strengths[0, actions.index(action)] += strength * value
+        elif name in own:
+            coefficients[0, own.index(name)] += strength
+        else:
+            known = ", ".join(dict.fromkeys([*COMBINATIONS, *actions, *own]))
             raise InputError(f"rig {rig.name} has no expression {name!r}; there are: {known}")
-        for action, value in actions.items():
-            values[0, names.index(action)] += strength * value
-    return values
+    angles = params.neck, params.head, params.jaw, params.eyes, params.eyelids
+    posed = Motion(strengths, *angles, 1.0, "arkit52", actions).to(rig).params(params, 0)
+    return posed.replace(expression=posed.expression + coefficients)
 
 
 def _number(name: str, text: str) -> float:

@@ -18,6 +18,7 @@ from ap3d.export.glb import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, GlbWriter
 from ap3d.export.projection import seen_colors
 from ap3d.export.shell import only, shell_vertices
 from ap3d.motion import Motion
+from ap3d.motion.expressions import action_names
 from ap3d.raster.splats import Splats
 from ap3d.rig.protocol import Rig, RigParams
 from ap3d.rig.skeleton import Skeleton, Skinned
@@ -28,6 +29,7 @@ BAKE_POSE = {"jaw": [[0.2, 0.0, 0.0]], "eyelids": [[0.5, 0.5]]}
 VIEW_SHARE = 0.75  # side of the views that colours are taken from, of the texture's
 HIDDEN_WEIGHT = 0.05  # of what lies there against what is seen
 SMALL_TEXTURE = 4  # eyes and teeth have a texture of this part of the head's side
+LIDS = ("eyelid_left", "eyelid_right")  # further targets of rigs without ARKit's basis
 _ROTATIONS = {
     "neck": ("neck", 0),
     "head": ("head", 0),
@@ -99,15 +101,18 @@ def _still(params: RigParams) -> RigParams:
 
 
 def _targets(rig: Rig, still: RigParams) -> dict[str, Tensor]:
-    """Vertices ``[V, 3]`` at 1 of every expression, and of the eyelids where those are no expressions."""
-    count = rig.n_expression
-    names = list(rig.expression_names) or [f"expression_{i}" for i in range(count)]
-    vertices = rig.vertices(still.expand(count).replace(expression=torch.eye(count)))
-    found = dict(zip(names, vertices, strict=True))
-    if rig.expression_basis != "arkit52":
-        lids = rig.vertices(still.expand(2).replace(eyelids=torch.eye(2)))
-        found |= {"eyelid_left": lids[0], "eyelid_right": lids[1]}
-    return found
+    """Vertices ``[V, 3]`` at 1 of ARKit's 52 actions; other rigs add their own coefficients and lids."""
+    actions, own = action_names(rig), [] if rig.expression_basis == "arkit52" else list(rig.expression_names)
+    count = len(actions) + len(own) + (2 if own else 0)
+    params = still.expand(len(actions))
+    angles = params.neck, params.head, params.jaw, params.eyes, params.eyelids
+    motion = Motion(torch.eye(len(actions)), *angles, 1.0, "arkit52", actions).to(rig)
+    found = rig.vertices(params.replace(**motion.tensors()))
+    if own:
+        changed = {"expression": (len(actions), len(own)), "eyelids": (len(actions) + len(own), 2)}
+        rows = {name: torch.eye(count)[len(actions) :, start : start + n] for name, (start, n) in changed.items()}
+        found = torch.cat([found, rig.vertices(still.expand(count - len(actions)).replace(**rows))])
+    return dict(zip([*actions, *own, *(LIDS if own else ())], found, strict=True))
 
 
 def _parts(rig: Rig, size: int) -> list[Part]:
@@ -266,7 +271,8 @@ def _target_weights(rig: Rig, params: RigParams) -> Tensor:
         controls = getattr(rig, "controls", None)
         weights: Tensor = params.expression if controls is None else controls(params)[0]
         return weights
-    return torch.cat([params.expression, params.eyelids], 1)
+    actions = torch.zeros(len(params), len(action_names(rig)))
+    return torch.cat([actions, params.expression, params.eyelids], 1)
 
 
 def _joint_turns(rig: Rig, params: RigParams, skeleton: Skeleton) -> dict[str, Tensor]:

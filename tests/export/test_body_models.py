@@ -9,7 +9,7 @@ from export_helpers import painted_bundle, psnr
 from scipy.spatial import cKDTree
 
 from ap3d.animation import bundle_camera, render
-from ap3d.export.gaussians import export_gaussians, import_gaussians
+from ap3d.export.gaussians import export_gaussians, import_gaussians, with_expression
 from ap3d.export.mesh_glb import export_mesh
 from ap3d.export.mesh_reader import RiggedMesh, read_mesh
 from ap3d.rig.body_model import BodyModelRig
@@ -63,15 +63,26 @@ def test_skinned_as_gltf_prescribes_the_mesh_is_the_rig(
 ) -> None:
     """A turning jaw or head misses SMPL-X' pose correctives, which glTF cannot express."""
     params = bundle.params.replace(**{name: getattr(posed, name) for name in names})
-    weights = torch.cat([params.expression, params.eyelids], 1)[0].numpy()
+    weights = torch.cat([torch.zeros(1, 52), params.expression, params.eyelids], 1)[0].numpy()
     expected = cKDTree(bundle.rig.vertices(params)[0].numpy() / float(params.scale))
     for vertices in mesh.vertices(weights, _turns(params)):
         assert 1000 * expected.query(vertices)[0].max() < millimetres
 
 
+def test_arkit_actions_are_morph_targets_of_every_rig(bundle: Bundle, mesh: RiggedMesh) -> None:
+    """At full strength a target is the rig's own shape for that action: the jaw opens, a lid closes, a smile."""
+    params = with_expression(bundle.rig, bundle.params, "jawOpen,eyeBlinkLeft,mouthSmileRight")
+    assert float(params.jaw[0, 0]) > 0.2 and float(params.eyelids[0, 0]) == 1 and bool(params.expression.any())
+    for name in ("jawOpen", "eyeBlinkLeft", "mouthSmileRight"):
+        posed = bundle.rig.vertices(with_expression(bundle.rig, bundle.params, name))[0].numpy()
+        weights = np.array([float(target == name) for target in mesh.target_names])
+        expected = cKDTree(posed / float(bundle.params.scale))
+        assert max(expected.query(vertices)[0].max() for vertices in mesh.vertices(weights, {})) < 1e-4, name
+
+
 def test_jaw_and_eyes_are_joints_and_lids_are_morph_targets(mesh: RiggedMesh, posed: RigParams) -> None:
     assert mesh.joint_names == ["root", "neck", "head", "jaw", "left_eye", "right_eye"]
-    assert len(mesh.target_names) == 102 and mesh.target_names[-2:] == ["eyelid_left", "eyelid_right"]
+    assert len(mesh.target_names) == 154 and mesh.target_names[-2:] == ["eyelid_left", "eyelid_right"]
     assert mesh.default_weights[-2:].tolist() == [1.0, 0.0]
     for name, turn in _turns(posed).items():
         w = mesh.default_rotations.get(name, np.array([0.0, 0, 0, 1]))[3]

@@ -10,7 +10,7 @@ from export_helpers import covariances, ply_columns
 
 from ap3d.cli import main
 from ap3d.export import FORMATS
-from ap3d.export.gaussians import export_gaussians, import_gaussians, named_expression
+from ap3d.export.gaussians import export_gaussians, import_gaussians, with_expression
 from ap3d.export.mesh_reader import read_mesh
 from ap3d.splats.bundle import Bundle
 
@@ -27,10 +27,10 @@ def test_expression_and_head_reach_the_file(painted: Bundle, folder: Path, tmp_p
     out = tmp_path / "x.ply"
     arguments = ["--expression", "smile=0.5,jawOpen", "--head", "10", "30", "0"]
     assert main(["export", str(folder), "--format", "ply", "--out", str(out), *arguments]) == 0
-    expression = named_expression(painted.rig, "jawOpen=1, smile=0.5")
-    assert float(expression[0, painted.rig.expression_names.index("mouthSmileLeft")]) == pytest.approx(0.4)
+    smiling = with_expression(painted.rig, painted.params, "jawOpen=1, smile=0.5")
+    assert float(smiling.expression[0, painted.rig.expression_names.index("mouthSmileLeft")]) == pytest.approx(0.4)
     head = torch.deg2rad(torch.tensor([[10.0, 30.0, 0.0]]))
-    expected = painted.pose(painted.params.replace(expression=expression, head=head))
+    expected = painted.pose(smiling.replace(head=head))
     again = import_gaussians(out.read_bytes(), "ply")
     torch.testing.assert_close(again.means, expected.means, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(covariances(again), covariances(expected), atol=1e-6, rtol=1e-3)
@@ -41,7 +41,7 @@ def test_one_frame_of_a_motion_reaches_the_file(painted: Bundle, folder: Path, t
     capture.write_text("JawOpen,EyeBlinkLeft\n0,0\n0.5,1\n")
     arguments = ["--motion", str(capture), "--frame", "1", "--axes", "y-up"]
     assert main(["export", str(folder), "--format", "ply", "--out", str(out), *arguments]) == 0
-    params = painted.params.replace(expression=named_expression(painted.rig, "jawOpen=0.5,eyeBlinkLeft"))
+    params = with_expression(painted.rig, painted.params, "jawOpen=0.5,eyeBlinkLeft")
     means = torch.from_numpy(ply_columns(out.read_bytes(), "x", "y", "z")).float()
     torch.testing.assert_close(means, painted.pose(params).means, atol=1e-5, rtol=1e-5)
 
