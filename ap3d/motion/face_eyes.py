@@ -11,53 +11,12 @@ from ap3d.motion.face_fit import FLIP, Camera, Pose
 from ap3d.motion.face_model import FaceModel
 from ap3d.perception.mesh_topology import LEFT_IRIS, RIGHT_IRIS
 
-_CORNERS = ((33, 133), (362, 263))  # outer and inner of the right eye, inner and outer of the left: image left first
 _LIDS = (((160, 144), (159, 145), (158, 153)), ((385, 380), (386, 374), (387, 373)))
-_CHEEKS = (50, 205, 280, 425, 101, 330)
-_GRID = (8, 20)  # samples across an eye: rows, columns
-_HALF_HEIGHT = 0.24  # of the sampled strip, over the eye's width
-_BRIGHTEST = 0.2  # share of an eye's samples that tell its white
 OPEN = 0.8  # quantile of a clip that counts as open
 CLOSED_LIDS, CLOSED_WHITE = 0.25, 0.25  # what is left of lid distance and whiteness when the eye is shut
 LEAST_WHITE = 0.06  # logarithmic; below it the white of the eye cannot be told from skin
 QUIET, LEAST_PEAK = 0.12, 0.45  # closure that counts as none; the least peak that counts as a full blink
 LARGEST_OFFSET = 0.17  # radians of a constant gaze that count as the person's own eyes (10 degrees)
-
-
-def eye_whiteness(images: Tensor, mesh: Tensor) -> Tensor:
-    """How much less red than skin the whitest part of each eye is: ``[B, 2]``, logarithmic, about 0 when shut.
-
-    Args:
-        images: ``[B, 3, H, W]`` in 0 to 1.
-        mesh: ``[B, 478, 2 or more]`` pixels; NaN gives NaN.
-    """
-    points = mesh[..., :2]
-    skin = _sample(images, points[:, _CHEEKS])
-    reference = _blueness(skin.median(2).values[..., None])[:, 0]
-    out = []
-    for left, right in _CORNERS:
-        along = points[:, right] - points[:, left]
-        down = torch.stack([-along[:, 1], along[:, 0]], 1)
-        rows, columns = torch.meshgrid(
-            torch.linspace(-_HALF_HEIGHT, _HALF_HEIGHT, _GRID[0]), torch.linspace(0.12, 0.88, _GRID[1]), indexing="ij"
-        )
-        where = columns.reshape(-1, 1) * along[:, None] + rows.reshape(-1, 1) * down[:, None] + points[:, None, left]
-        blue = _blueness(_sample(images, where))
-        count = round(_BRIGHTEST * blue.shape[1])
-        out.append(blue.topk(count, dim=1).values.mean(1) - reference)
-    return torch.stack(out, 1)
-
-
-def _blueness(colours: Tensor) -> Tensor:
-    """Logarithm of blue over red of colours ``[B, 3, N]``: ``[B, N]``."""
-    return ((colours[:, 2] + 0.04) / (colours[:, 0] + 0.04)).log()
-
-
-def _sample(images: Tensor, points: Tensor) -> Tensor:
-    """Colours ``[B, 3, N]`` at pixels ``[B, N, 2]``."""
-    size = points.new_tensor([images.shape[3], images.shape[2]])
-    grid = (2 * points / size - 1)[:, None]
-    return F.grid_sample(images, grid, "bilinear", "border", align_corners=False)[:, :, 0]
 
 
 def lid_distance(mesh: Tensor) -> Tensor:
@@ -74,7 +33,7 @@ def closure(lids: Tensor, white: Tensor) -> Tensor:
 
     Args:
         lids: ``[T, 2]`` lid distances on one scale (metres, say).
-        white: ``[T, 2]`` of :func:`eye_whiteness`.
+        white: ``[T, 2]`` of :func:`ap3d.perception.face_measures.eye_whiteness`.
     """
     out = []
     for side in range(2):

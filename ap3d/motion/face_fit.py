@@ -170,11 +170,15 @@ def step(
     smoothness: float = SMOOTHNESS,
 ) -> tuple[Pose, Tensor]:
     """One Gauss-Newton step of all poses and action weights; the pose is eliminated from the normal equations."""
-    parts = [
-        _normal_equations(model, rest, seen[i], camera, pose[i], weights[i])
-        for i in (slice(s, s + CHUNK) for s in range(0, len(seen), CHUNK))
-    ]
-    pose_normal, mixed, normal, pose_right, right = (torch.cat(column) for column in zip(*parts, strict=True))
+    count, actions = weights.shape
+    shapes = ((6, 6), (6, actions), (actions, actions), (6,), (actions,))
+    whole = [torch.empty(count, *shape) for shape in shapes]
+    for i in (slice(s, s + CHUNK) for s in range(0, count, CHUNK)):
+        for target, part in zip(
+            whole, _normal_equations(model, rest, seen[i], camera, pose[i], weights[i]), strict=True
+        ):
+            target[i] = part
+    pose_normal, mixed, normal, pose_right, right = whole
     inverse = torch.linalg.inv(pose_normal)
     through = mixed.transpose(1, 2) @ inverse
     reduced = normal - through @ mixed

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from ap3d.errors import InputError
-from ap3d.motion.face_eyes import closure, eye_whiteness, gaze, interpolate_rows, lid_distance
+from ap3d.motion.face_eyes import closure, gaze, interpolate_rows, lid_distance
 from ap3d.motion.face_fit import SMOOTHNESS, Camera, Identity, Pose, fit_identity, initial_pose, step
 from ap3d.motion.face_model import FaceModel
 from ap3d.motion.rotations import axis_angles, continuous
 from ap3d.motion.schema import Motion
 from ap3d.motion.video_frames import LONGEST_SECONDS, open_video
 from ap3d.perception.embedding import Embedding
+from ap3d.perception.face_measures import eye_whiteness
 from ap3d.perception.protocol import LandmarkDetector
 from ap3d.rig.builtin import BuiltinRig
 

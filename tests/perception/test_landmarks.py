@@ -12,7 +12,7 @@ from ap3d.cameras import Cameras
 from ap3d.errors import DataFileError, InputError
 from ap3d.framing import full_cameras
 from ap3d.perception import load_landmark_detector
-from ap3d.perception.face_measures import eye_opening, mouth_opening, mouth_width
+from ap3d.perception.face_measures import eye_opening, eye_whiteness, mouth_opening, mouth_width
 from ap3d.perception.landmarks_mesh import FOLDER, FaceMeshDetector
 from ap3d.perception.network_file import Network
 from ap3d.training.portraits import Portraitist, sample_person
@@ -94,6 +94,11 @@ def test_mouth_lids_and_smile_move_the_measures(detector, faces) -> None:  # typ
     assert float(mouth_opening(points["open"])) > float(mouth_opening(points["neutral"])) + 0.15
     assert float(eye_opening(points["closed eyes"]).max()) < 0.4 * float(eye_opening(points["neutral"]).min())
     assert float(mouth_width(points["smile"])) > 1.1 * float(mouth_width(points["neutral"]))
+
+
+def test_shut_eyes_are_not_white(detector, faces) -> None:  # type: ignore[no-untyped-def]
+    white = {name: eye_whiteness(picture, detector.detect(picture).mesh) for name, picture in faces[0].items()}
+    assert float(white["closed eyes"].max()) < 0.3 * float(white["neutral"].min())
 
 
 def test_measures_do_not_depend_on_size_and_place(faces) -> None:  # type: ignore[no-untyped-def]
