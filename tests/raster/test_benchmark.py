@@ -28,6 +28,8 @@ def test_the_tiled_reference_and_the_plain_loop_equal_the_dense_reference(heavy:
     exact, exact_gradients = differentiated(scene, dense, torch.float64)
     picture, found = differentiated(scene, lambda s, c: tiled.render(s, c, GSPLAT), torch.float64)
     assert float((picture - exact).abs().max()) < 1e-12 and gradient_error(found, exact_gradients) < 1e-10
+    picture, found = tiled.differentiate(scene, GSPLAT)
+    assert float((picture - exact).abs().max()) < 1e-12 and gradient_error(found, exact_gradients) < 1e-10
     picture, found = differentiated(scene, plain.render, torch.float32)
     assert float((picture - exact).abs().max()) < 1e-5 and gradient_error(found, exact_gradients) < 1e-4
 
