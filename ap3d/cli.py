@@ -49,6 +49,11 @@ def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     generate.add_argument("--preset", default="builtin", help="smoke, builtin (default), draft or paper")
     generate.add_argument("--config", metavar="FILE", help="YAML file with fields that replace the preset's")
     generate.add_argument(
+        "--rig",
+        metavar="FILE",
+        help="your SMPL-X 2020 or FLAME model file (default: the built-in head); see docs/rigs.md",
+    )
+    generate.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="replace one field, e.g. refine.rounds=1"
     )
     generate.add_argument("--seed", type=int, default=0, help="non-negative; fixes everything random")

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from ap3d.config import Config, load_config, parse_overrides
 from ap3d.errors import DataFileError, InputError
 from ap3d.portrait_job import PortraitJob, checked_prompt, checked_seed, content_id
+from ap3d.preflight import check_models
 from ap3d.splats.facts import check_facts
 from ap3d.storage import Store
 from ap3d.workspace import Locations, Workspace
@@ -18,7 +19,8 @@ from ap3d.workspace import Locations, Workspace
 
 def generate(options: argparse.Namespace) -> int:
     """Make one avatar; returns 0, or 1 when the portrait failed."""
-    config = load_config(options.preset, parse_overrides(options.set), options.config)
+    overrides = parse_overrides(options.set) | ({"models.rig": options.rig} if options.rig else {})
+    config = load_config(options.preset, overrides, options.config)
     prompt, seed = checked_prompt(options.prompt), checked_seed(options.seed)
     if options.threads is not None and options.threads < 1:
         raise InputError(f"--threads must be at least 1, got {options.threads}")
@@ -26,6 +28,7 @@ def generate(options: argparse.Namespace) -> int:
     store = Store(options.out)
     where = Locations.single(job.face_id, config.config_hash)
     _refuse_another_bundle(store, job, config)
+    check_models(config)
     store.check_writable()
     if (row := Workspace(store, where, "").done_row()) is None:
         row = _run(options, config, job, store, where)

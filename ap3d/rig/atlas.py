@@ -46,8 +46,8 @@ class Registration:
 
     Attributes:
         canonical: ``[V, 3]`` every vertex in the built-in template's coordinates.
-        neighbours: ``[V, 3]`` the closest built-in skin vertices that face the same way.
-        shares: ``[V, 3]`` their weights.
+        neighbours: ``[V, 3]`` corners of the built-in skin's triangle under each vertex.
+        shares: ``[V, 3]`` barycentric weights there.
     """
 
     canonical: np.ndarray
@@ -157,12 +157,18 @@ def _tree(base: _Atlas, ids: np.ndarray) -> tuple[cKDTree, np.ndarray]:
 
 
 def _matched(head: HeadShape, base: _Atlas, canonical: np.ndarray) -> Registration:
-    """The three closest built-in vertices of every vertex, inner surfaces of mouth and sockets included."""
-    tree, ids = _tree(base, base.shape.skin)
+    """The built-in triangle under every vertex, on the same side of lips and lids: its corners and their shares."""
+    corners = base.shape.template[base.shape.faces]
+    facing = base.normals[base.shape.faces].mean(1)
     normals = vertex_normals(canonical, head.faces)
-    distance, near = tree.query(np.concatenate([canonical, NORMAL_WEIGHT * normals], 1), k=3)
-    shares = 1 / np.maximum(distance, 1e-4) ** 2
-    return Registration(canonical, ids[near], shares / shares.sum(1, keepdims=True))
+    tree = cKDTree(np.concatenate([corners.mean(1), NORMAL_WEIGHT * facing], 1))
+    _, near = tree.query(np.concatenate([canonical, NORMAL_WEIGHT * normals], 1), k=12)
+    weights = _inside(canonical[:, None], corners[near])
+    gap = np.linalg.norm((weights[..., None] * corners[near]).sum(2) - canonical[:, None], axis=2)
+    turned = np.linalg.norm(facing[near] - normals[:, None], axis=2)
+    best = (gap + 0.1 * NORMAL_WEIGHT * turned).argmin(1)
+    rows = np.arange(len(canonical))
+    return Registration(canonical, base.shape.faces[near[rows, best]], weights[rows, best])
 
 
 def vertex_normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -190,7 +190,7 @@ class BodyModelRig:
         self.masks["mouth"][self.parts == LINING] = 1
         for name, ids in (("lips", companions.lips), ("ears", companions.ears)):
             if ids is not None:
-                self.masks[name][:count] = torch.from_numpy(np.isin(self.crop.vertices, ids)).float()
+                self.masks[name][:count] = _softened(np.isin(self.crop.vertices, ids), self.crop.faces)
         linear, *_ = np.linalg.lstsq(
             np.concatenate([registration.canonical, np.ones((count, 1))], 1), template[:count], rcond=None
         )
@@ -269,6 +269,17 @@ def _mouth_axes(template: np.ndarray, axes: np.ndarray, points: np.ndarray, corn
     wider = (moved_left[0] - moved_right[0]) / width  # [K]
     offset = points - corners.mean(0)
     return middle[None] + offset[:, :, None] * wider
+
+
+def _softened(chosen: np.ndarray, faces: np.ndarray) -> Tensor:
+    """A vertex list (bool ``[V]``) as a field whose half-way line does not zigzag with the triangles."""
+    edges = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0)
+    field, degree = chosen.astype(float), np.bincount(edges.reshape(-1), minlength=len(chosen)).clip(1)
+    for _ in range(2):
+        total = np.bincount(edges[:, 0], field[edges[:, 1]], len(field))
+        total += np.bincount(edges[:, 1], field[edges[:, 0]], len(field))
+        field = 0.5 * field + 0.5 * total / degree
+    return torch.from_numpy(field).float()
 
 
 def _sizes(linear: np.ndarray) -> np.ndarray:

