@@ -13,9 +13,15 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ap3d.errors import InputError, MissingDependencyError
+
+try:
+    import fcntl
+except ImportError:  # not on this system: builders at once then each build, and the last one wins
+    fcntl = None  # type: ignore[assignment]
 
 SOURCE_DIRECTORY = Path(__file__).parent / "csrc"
 COMPILER_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=default")
@@ -68,16 +74,22 @@ def _installed() -> Path | None:
 def _cached() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ap3d"
     target = cache / f"kernels-{source_hash()[:16]}-{platform.system()}-{platform.machine()}.so".lower()
-    if not target.exists():
+    if target.exists():
+        return target
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = (cache / "build.lock").open("a")
+        build_directory = tempfile.mkdtemp(prefix="build-", dir=cache)
+    except OSError as error:
+        raise MissingDependencyError(
+            f"cannot write the kernel cache {cache} ({error.strerror}); set XDG_CACHE_HOME or install ap3d_kernels"
+        ) from None
+    with lock:
         try:
-            cache.mkdir(parents=True, exist_ok=True)
-            build_directory = tempfile.mkdtemp(prefix="build-", dir=cache)
-        except OSError as error:
-            raise MissingDependencyError(
-                f"cannot write the kernel cache {cache} ({error.strerror}); set XDG_CACHE_HOME or install ap3d_kernels"
-            ) from None
-        try:
-            os.replace(_compile(Path(build_directory)), target)  # two builders at once: the later one wins, both valid
+            if fcntl:  # the other workers of this machine wait for the first one's build
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not target.exists():
+                os.replace(_compile(Path(build_directory)), target)
         finally:
             shutil.rmtree(build_directory, ignore_errors=True)
     return target
@@ -88,12 +100,14 @@ def _compile(directory: Path) -> Path:
     compiler = _compiler()
     machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
     sets = INSTRUCTION_SETS.get(machine, {"base": ()})
-    objects = []
+    commands, objects = [], []
     for source in sorted(SOURCE_DIRECTORY.glob("*.cpp")):
         for name, flags in sets.items() if source.stem in ISA_SOURCES else [("base", ())]:
-            target = directory / f"{source.stem}-{name}.o"
-            _run([*compiler, *COMPILER_FLAGS, *flags, f"-DAP3D_ISA={name}", "-c", str(source), "-o", str(target)])
-            objects.append(str(target))
+            objects.append(str(directory / f"{source.stem}-{name}.o"))
+            options = [*COMPILER_FLAGS, *flags, f"-DAP3D_ISA={name}"]
+            commands.append([*compiler, *options, "-c", str(source), "-o", objects[-1]])
+    with ThreadPoolExecutor(thread_count()) as workers:
+        list(workers.map(_run, commands))
     result = directory / "kernels.so"
     _run([*compiler, "-shared", "-pthread", *objects, "-o", str(result)])
     return result

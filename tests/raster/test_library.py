@@ -27,13 +27,13 @@ def build_in(cache: Path, **environment: str) -> subprocess.Popen[str]:
 
 def test_two_processes_build_the_cache_at_once_and_leave_one_file(tmp_path: Path) -> None:
     builders = [build_in(tmp_path) for _ in range(2)]
-    paths = {builder.communicate(timeout=60)[0].strip() for builder in builders}
+    paths = {builder.communicate(timeout=600)[0].strip() for builder in builders}
     assert len(paths) == 1 and Path(paths.pop()).is_file()
-    assert len(list((tmp_path / "ap3d").iterdir())) == 1
+    assert sorted(path.suffix for path in (tmp_path / "ap3d").iterdir()) == [".lock", ".so"]
 
 
 def test_without_a_compiler_one_line_says_what_to_install(tmp_path: Path) -> None:
-    _, errors = build_in(tmp_path, PATH=str(tmp_path)).communicate(timeout=60)
+    _, errors = build_in(tmp_path, PATH=str(tmp_path)).communicate(timeout=300)
     last = errors.strip().splitlines()[-1]
     assert "MissingDependencyError" in last and "install" in last
 
@@ -43,7 +43,7 @@ def test_a_failing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(MissingDependencyError, match="with false failed"):
         library._cached()
-    assert not list((tmp_path / "ap3d").iterdir())
+    assert [path.name for path in (tmp_path / "ap3d").iterdir()] == ["build.lock"]
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", ""])
@@ -87,5 +87,5 @@ assert torch.equal(before, rasterize_splats(cloud, camera).color)
 
 def test_a_forked_child_and_the_exit_do_not_wait_for_threads_of_the_pool() -> None:
     root = Path(library.__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", FORK], cwd=root, timeout=120, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", FORK], cwd=root, timeout=300, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

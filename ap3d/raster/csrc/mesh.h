@@ -49,7 +49,7 @@ inline Hit read_hit(const float *raster, size_t pixel, int face_count, int &stat
 // write lies together and moves slowly between cores.
 template <class Body>
 void each_chunk(Team &team, size_t count, size_t chunk, Body body) {
-    chunk *= std::max<size_t>(1, count / (chunk * 8 * team.members()));
+    chunk *= std::max<size_t>(1, count / (chunk * 8 * team.size()));
     team.each((int)((count + chunk - 1) / chunk),
               [&](int i) { body(i * chunk, std::min(count, (i + 1) * chunk)); });
 }
@@ -89,7 +89,7 @@ struct Bands {
 template <class Mask, class Add>
 void scatter_in_order(Team &team, const Bands &bands, int items, uint32_t *seen, Mask mask, Add add) {
     constexpr int BLOCK = 64;
-    if (team.members() <= 1) {
+    if (team.size() <= 1) {
         for (int i = 0; i < items; i++) add(i, 0, bands.destinations);
         return;
     }
@@ -121,7 +121,7 @@ struct CornerBands {
         faces.reset(new uint32_t[face_count]), seen.reset(new uint32_t[pixels / 64 + 1]);
     }
     void prepare(Team &team, const int *corners, int face_count) {
-        if (team.members() > 1)
+        if (team.size() > 1)
             each_chunk(team, face_count, 4096, [&](size_t first, size_t last) {
                 for (size_t f = first; f < last; f++)
                     faces[f] = bands.bit(corners[3 * f]) | bands.bit(corners[3 * f + 1]) | bands.bit(corners[3 * f + 2]);

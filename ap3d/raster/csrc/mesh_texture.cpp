@@ -222,7 +222,7 @@ void ap3d_mesh_texture_backward(const float *gradient_out, const float *texture,
     on_team(threads, [&](Team &team) {
         for (int b = 0; b < batch; b++)
             with_channels(channels, [&](auto known) {
-                uint32_t *noted = team.members() > 1 ? masks.get() : nullptr;
+                uint32_t *noted = team.size() > 1 ? masks.get() : nullptr;
                 each_chunk(team, pixels, CHUNK, [&](size_t first, size_t last) {
                     gradient_of_places(r, b, first, last, known, gradient_out, bands, gradient_uv, gradient_level, noted);
                 });

@@ -2,6 +2,7 @@
 #pragma once
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -13,35 +14,46 @@
 
 namespace ap3d {
 
-constexpr int PHASES = 64;  // of one job, at most
-
-struct Phase {
-    std::atomic<int> next{0}, done{0};
+// Where a job stands: the phase in the upper half of `at`, the next item of it in the lower.
+struct Progress {
+    std::atomic<uint64_t> at{0};
+    std::atomic<int> done{0};
 };
 
 // One thread's part in a job. All members run the same body and so meet the same phases; one that comes late finds
 // the first ones done, and nobody waits for one that never comes.
 class Team {
   public:
-    Team(int size, Phase *phases) : size_(size), phases_(phases) {}
+    Team(int size, Progress &progress) : size_(size), progress_(progress) {}
 
     template <class Body>
     void each(int count, Body body) {
-        Phase &phase = phases_[at_++];
-        for (int i; (i = phase.next.fetch_add(1, std::memory_order_relaxed)) < count;) {
-            body(i);
-            phase.done.fetch_add(1, std::memory_order_release);
+        const uint64_t phase = (uint64_t)phase_++ << 32, after = phase + (1ull << 32);
+        std::atomic<uint64_t> &at = progress_.at;
+        uint64_t seen = at.load(std::memory_order_acquire);
+        if (count <= 0 && seen == phase) at.compare_exchange_strong(seen, after);
+        for (int spins = 0; seen < after;) {
+            if (seen >= phase + (uint64_t)count) {  // the others have the last items in hand
+                if (++spins > 4000) std::this_thread::yield();
+                seen = at.load(std::memory_order_acquire);
+            } else if (at.compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel)) {
+                body((int)(seen - phase));
+                if (progress_.done.fetch_add(1, std::memory_order_acq_rel) + 1 == count) {
+                    progress_.done.store(0, std::memory_order_relaxed);
+                    at.store(after, std::memory_order_release);
+                }
+                seen = at.load(std::memory_order_acquire);
+            }
         }
-        for (int spins = 0; phase.done.load(std::memory_order_acquire) < count; spins++)
-            if (spins > 4000) std::this_thread::yield();
     }
 
     // How many may work; the same for every member.
     int size() const { return size_; }
 
   private:
-    int size_, at_ = 0;
-    Phase *phases_;
+    int size_;
+    uint32_t phase_ = 0;
+    Progress &progress_;
 };
 
 // Threads that wait for jobs. They look out for the next one for a moment before they sleep, since the kernels of one
@@ -52,11 +64,11 @@ class Pool {
 
     void run(int threads, const Body &body) {
         std::unique_lock<std::mutex> turn(turn_);
-        Phase phases[PHASES];
-        Team team(threads, phases);
+        Progress progress;
+        Team team(threads, progress);
         if (threads > 1) {
             grow(threads - 1);
-            body_ = &body, phases_ = phases, size_ = threads;
+            body_ = &body, progress_ = &progress, size_ = threads;
             {
                 std::lock_guard<std::mutex> lock(mutex_);
                 open_.store(job_.fetch_add(1) + 1);
@@ -78,7 +90,7 @@ class Pool {
     std::atomic<unsigned> job_{0}, open_{0};  // the latest job, and the same while it may be joined
     std::atomic<int> inside_{0};
     const Body *body_ = nullptr;
-    Phase *phases_ = nullptr;
+    Progress *progress_ = nullptr;
     int size_ = 0, workers_ = 0;
 
     void grow(int wanted) {
@@ -101,7 +113,7 @@ class Pool {
             seen = job_.load();
             inside_.fetch_add(1);
             if (open_.load() == seen && rank < size_) {  // while it is open nobody changes what it consists of
-                Team team(size_, phases_);
+                Team team(size_, *progress_);
                 (*body_)(team);
             }
             inside_.fetch_sub(1);
@@ -117,7 +129,7 @@ class Pool {
 
 // The process's pool, never destroyed: its threads wait in it to the end. A forked child starts its own, since its
 // parent's threads are not there.
-inline Pool &pool() {
+inline Pool &thread_pool() {
     static std::mutex mutex;
     static Pool *current = nullptr;
     static long owner = 0;
@@ -134,9 +146,9 @@ inline Pool &pool() {
 // Runs body(team) on up to `threads` threads, the caller's among them.
 template <class Body>
 void on_team(int threads, Body body) {
-    if (threads > 1) return pool().run(threads, body);
-    Phase phases[PHASES];
-    Team team(1, phases);
+    if (threads > 1) return thread_pool().run(threads, body);
+    Progress progress;
+    Team team(1, progress);
     body(team);
 }
 
