@@ -38,7 +38,7 @@ def splat_backend(name: str) -> Callable[..., Any]:
 
 
 def mesh_backend(name: str | None, device: torch.device) -> Any:
-    """A module with ``rasterize`` and ``interpolate``; the CPU kernel serves a GPU without nvdiffrast too."""
+    """A module with the five functions of ``mesh_cpu``; the CPU kernel serves a GPU without nvdiffrast too."""
     if name is None:
         name = "nvdiffrast" if device.type == "cuda" and _installed("nvdiffrast") else "cpu"
     return _module(MESH_BACKENDS, name)
