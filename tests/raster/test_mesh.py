@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ap3d.cameras import look_at
 from ap3d.errors import NumericalError
+from ap3d.raster.library import library
 from ap3d.raster.mesh import interpolate, rasterize_mesh
 from tests.raster.mesh_reference import (
     clip_positions,
@@ -239,6 +240,18 @@ def test_threads_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
         results.append((rast.detach(), image.detach(), attributes.grad, clip.grad))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))  # type: ignore[arg-type]
+
+
+def test_instruction_sets_do_not_change_a_bit() -> None:
+    generator = torch.Generator().manual_seed(6)
+    clip = torch.randn(1, 300, 4, generator=generator)
+    faces = torch.randint(0, 300, (400, 3), generator=generator)
+    try:
+        assert library().ap3d_mesh_limit(0) == 0
+        portable = rasterize_mesh(clip, faces, (150, 170))
+    finally:
+        library().ap3d_mesh_limit(1)
+    assert torch.equal(rasterize_mesh(clip, faces, (150, 170)), portable)
 
 
 def test_bad_input_is_refused() -> None:

@@ -213,11 +213,14 @@ INLINE void draw_tile(const Image &image, int index) {
 }
 
 // The same source for two instruction sets; without fused multiply-add, so that their results are bitwise equal.
+std::atomic<bool> vectors_allowed{true};
 void draw_tile_base(const Image &image, int index) { draw_tile(image, index); }
 #if defined(__x86_64__) && defined(__GNUC__)
 __attribute__((target("avx2"))) void draw_tile_avx2(const Image &image, int index) { draw_tile(image, index); }
-auto best_draw_tile() { return __builtin_cpu_supports("avx2") ? draw_tile_avx2 : draw_tile_base; }
+bool has_vectors() { return vectors_allowed && __builtin_cpu_supports("avx2"); }
+auto best_draw_tile() { return has_vectors() ? draw_tile_avx2 : draw_tile_base; }
 #else
+bool has_vectors() { return false; }
 auto best_draw_tile() { return draw_tile_base; }
 #endif
 
@@ -303,6 +306,12 @@ struct PositionGradient {
 }  // namespace
 
 extern "C" {
+
+// Holds the kernel to portable code (0) or lets it use AVX2 (1); returns what it takes from now on.
+int ap3d_mesh_limit(int level) {
+    vectors_allowed = level > 0;
+    return has_vectors();
+}
 
 // positions [batch, vertices, 4] clip space; faces [face_count, 3]; out [batch, height, width, 4], written whole.
 void ap3d_mesh_rasterize(const float *positions, const int *faces, int batch, int vertices, int face_count, int height,
