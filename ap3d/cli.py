@@ -78,6 +78,9 @@ def _add_motion(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     motion.add_argument(
         "--smooth", type=float, default=None, metavar="SECONDS", help="filter on head and gaze (0.03; 0: none)"
     )
+    motion.add_argument(
+        "--no-level", dest="level", action="store_false", help="keep the head's mean turn (default: taken as straight)"
+    )
     motion.add_argument("--max-seconds", type=float, default=600.0, help="refuse longer videos (600)")
     motion.add_argument("--detector", default="builtin", help="landmark detector (builtin)")
     motion.set_defaults(run=_motion)

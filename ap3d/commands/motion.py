@@ -31,7 +31,7 @@ def motion(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     with _progress() as progress:
         track = track_video(options.video, detector, options.max_seconds, progress)
-    result = motion_from_track(track, BuiltinRig.load(), fov_degrees=fov, smooth_seconds=smooth)
+    result = motion_from_track(track, BuiltinRig.load(), fov_degrees=fov, smooth_seconds=smooth, level=options.level)
     target.write_bytes(out.name, write_native(result))
     for note in result.notes:
         print(f"note: {note}")

@@ -12,7 +12,7 @@ from ap3d.errors import InputError
 from ap3d.motion.face_eyes import closure, gaze, interpolate_rows, lid_distance
 from ap3d.motion.face_fit import SMOOTHNESS, Camera, Identity, Pose, fit_identity, initial_pose, step
 from ap3d.motion.face_model import FaceModel
-from ap3d.motion.rotations import axis_angles, continuous
+from ap3d.motion.rotations import axis_angles, continuous, inverse, mean, product, quaternions
 from ap3d.motion.schema import Motion
 from ap3d.motion.video_frames import LONGEST_SECONDS, open_video
 from ap3d.perception.embedding import Embedding
@@ -27,6 +27,7 @@ IDENTITY_FRAMES = 48
 ROUNDS = 4
 NECK_SHARE = 0.4  # of the head's turn
 FOV_DEGREES = 37.0  # along the longer side: between a phone and a portrait lens
+LARGEST_OFFSET_DEGREES = 12.0
 SMOOTH_SECONDS = 0.03  # standard deviation of the filter on pose and gaze
 
 
@@ -84,7 +85,12 @@ def track_video(
 
 @torch.inference_mode()
 def motion_from_track(
-    track: Track, rig: BuiltinRig, *, fov_degrees: float = FOV_DEGREES, smooth_seconds: float = SMOOTH_SECONDS
+    track: Track,
+    rig: BuiltinRig,
+    *,
+    fov_degrees: float = FOV_DEGREES,
+    smooth_seconds: float = SMOOTH_SECONDS,
+    level: bool = True,
 ) -> Motion:
     """Fit the built-in rig to a track; the motion's notes say what was interpolated or left out.
 
@@ -93,6 +99,7 @@ def motion_from_track(
         rig: the built-in rig.
         fov_degrees: the camera's field of view along the longer side; turns of a face far from the middle depend on it.
         smooth_seconds: standard deviation of the filter on head and gaze; 0 leaves them as they are.
+        level: a mean turn of the head up to :data:`LARGEST_OFFSET_DEGREES` counts as straight ahead.
     """
     model = FaceModel.of(rig, Embedding.load())
     found = track.found
@@ -108,7 +115,8 @@ def motion_from_track(
     look = gaze(model, person.shape, mesh, camera, pose, shut)
     count, sigma = len(track.mesh), smooth_seconds * track.fps
     fill = lambda values: interpolate_rows(values, found, count)  # noqa: E731
-    turn = smoothed(fill(head_turn(pose)), sigma)
+    turn, straight = levelled(head_turn(pose)) if level else (head_turn(pose), "")
+    turn = smoothed(fill(turn), sigma)
     look = smoothed(fill(look), sigma)
     expression = torch.zeros(count, rig.n_expression)
     expression[:, model.columns] = fill(weights)
@@ -120,7 +128,7 @@ def motion_from_track(
         "expression": expression, "neck": NECK_SHARE * turn, "head": (1 - NECK_SHARE) * turn,
         "eyes": torch.cat([eye, eye], 1),
     }  # fmt: skip
-    return still.with_tensors(tensors).with_notes(*_notes(track))
+    return still.with_tensors(tensors).with_notes(*_notes(track), straight)
 
 
 def fit_frames(model: FaceModel, person: Identity, seen: Tensor, fps: float) -> tuple[Pose, Tensor]:
@@ -145,6 +153,20 @@ def head_turn(pose: Pose) -> Tensor:
 
     xyzw = torch.from_numpy(Rotation.from_matrix(pose.rotation.double().numpy()).as_quat()).float()
     return axis_angles(continuous(xyzw[:, [3, 0, 1, 2]]))
+
+
+def levelled(turn: Tensor) -> tuple[Tensor, str]:
+    """Turns ``[T, 3]`` relative to their mean where that is small, and the sentence that says so.
+
+    It holds the camera's height and how the detector sees this face: a few degrees of pitch for some.
+    """
+    unit = quaternions(turn)
+    centre = mean(unit)
+    degrees = float(torch.rad2deg(axis_angles(centre).norm()))
+    if degrees > LARGEST_OFFSET_DEGREES:
+        return turn, f"the head faces {degrees:.0f} degrees away from the camera on average; it stays so"
+    straight = axis_angles(continuous(product(inverse(centre)[None], unit)))
+    return straight, f"the head's mean turn of {degrees:.0f} degrees from the camera counts as straight ahead"
 
 
 def smoothed(values: Tensor, sigma: float) -> Tensor:
