@@ -53,15 +53,16 @@ class BodyModelRig:
         roles = Roles(
             *(model.weights[self.crop.vertices, self.joints.source(n)] for n in ("jaw", "left_eye", "right_eye"))
         )
-        anatomy = find_anatomy(template, roles)
+        landmarks = _inner_landmarks(model, companions)
+        anatomy = find_anatomy(template, roles, landmarks)
         skin_faces = faces[~np.isin(faces, np.concatenate(anatomy.eyes)).any(1)]
-        registration, inner = self._register(model, companions, template, skin_faces, anatomy)
-        corners = inner[[48, 54]] if inner is not None else anatomy.mouth[:2]
-        mouth = make_mouth(np.stack([*corners, anatomy.mouth[2]]))
+        head = HeadShape(template, skin_faces, np.unique(skin_faces), anatomy.centres, anatomy.mouth, landmarks)
+        registration = register(head)
+        mouth = make_mouth(anatomy.mouth)
         self._init_mesh(template, faces, anatomy, mouth, model)
         self._init_fields(model, registration, anatomy, companions)
         self._init_landmarks(model, companions, skin_faces, registration)
-        self._init_motion(model, mouth, corners)
+        self._init_motion(model, mouth, anatomy.mouth[:2])
         self._eyelids = Eyelids(template, skin_faces, anatomy.eyes)
 
     @classmethod
@@ -137,21 +138,6 @@ class BodyModelRig:
         return rest, self._pivots + (shape @ self._shape_pivots).unflatten(1, (-1, 3))
 
     # --- construction -----------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _register(
-        model: BodyModel, companions: Companions, template: np.ndarray, skin_faces: np.ndarray, anatomy: Anatomy
-    ) -> tuple[Registration, np.ndarray | None]:
-        """The head on the atlas, and the model's own landmarks in iBUG's numbering (``[68, 3]``, the first 17 NaN)."""
-        embedding, points = model.landmarks or companions.landmarks, None
-        if embedding is not None:
-            inner = (model.template[model.faces[embedding[0]]] * embedding[1][..., None]).sum(1)
-            points = np.concatenate([np.full((17, 3), np.nan), inner])
-        head = HeadShape(
-            template, skin_faces, np.unique(skin_faces), anatomy.centres, anatomy.mouth,
-            None if points is None else points[17:],
-        )  # fmt: skip
-        return register(head), points
 
     def _init_mesh(
         self, template: np.ndarray, faces: np.ndarray, anatomy: Anatomy, mouth: MouthParts, model: BodyModel
@@ -258,6 +244,13 @@ class BodyModelRig:
         weights[: len(keep)] = merged_weights(model, moving)[keep]
         weights[len(keep) :, 2], weights[len(keep) :, 3] = 1 - mouth.jaw, mouth.jaw
         self._weights = single(weights)
+
+
+def _inner_landmarks(model: BodyModel, companions: Companions) -> np.ndarray | None:
+    """Positions ``[51, 3]`` of the landmarks that the model or a file beside it names."""
+    if (embedding := model.landmarks or companions.landmarks) is None:
+        return None
+    return (model.template[model.faces[embedding[0]]] * embedding[1][..., None]).sum(1)
 
 
 def _mouth_axes(template: np.ndarray, axes: np.ndarray, points: np.ndarray, corners: np.ndarray) -> np.ndarray:

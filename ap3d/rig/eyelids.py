@@ -138,12 +138,11 @@ def _openings(offset: np.ndarray, faces: np.ndarray, radius: float) -> tuple[np.
     near = (np.linalg.norm(offset, axis=1) < 1.8 * radius) & (offset[:, 2] > 0.05 * radius)
     faces = faces[near[faces].all(1)]
     coarse = np.linspace(-1.25, 1.25, 51) * radius
-    open_at = np.array([(gap := _gap(offset, faces, x)) is not None and gap[2] > SMALLEST_GAP for x in coarse])
-    first = last = 25
-    if not open_at[25]:
-        raise InputError(
-            "this model's eyes are closed or covered: no opening lies in front of the left or right eyeball"
-        )
+    sizes = np.array([gap[2] if (gap := _gap(offset, faces, x)) is not None else 0.0 for x in coarse])
+    open_at, first = sizes > SMALLEST_GAP, int(sizes[13:38].argmax()) + 13
+    last = first
+    if not open_at[first]:
+        raise InputError("this model's eyes are closed: no opening lies in front of an eyeball")
     while first > 0 and open_at[first - 1]:
         first -= 1
     while last < 50 and open_at[last + 1]:
