@@ -35,7 +35,7 @@ def inspect(options: argparse.Namespace) -> int:
     for name in FIELDS:
         table.add_row(name, _shown(facts.get(name)))
     for name, value in sorted(facts.get("metrics", {}).items()):
-        table.add_row(f"metric {name}", f"{value:.4g}")
+        table.add_row(f"metric {name}", f"{value:.4g}" if isinstance(value, int | float) else str(value))
     for name in store.list(""):
         if not name.startswith("."):
             table.add_row(f"file {name}", f"{len(store.read_bytes(name)):,} bytes")

@@ -121,7 +121,10 @@ def load_bundle(path: str, rig: "Rig | str | None" = None) -> Bundle:
     except DataFileError as error:
         raise DataFileError(f"{path} is damaged: {error}") from error
     _check_triangles(avatar, loaded, path)
-    return Bundle(facts, avatar, params, loaded, bundle_frames(facts, loaded, params))
+    neutral = bundle_frames(facts, loaded, params)
+    if not bool(torch.isfinite(neutral.origin).all() and torch.isfinite(neutral.rotation).all()):
+        raise DataFileError(f"{path} is damaged: rig.safetensors holds parameters that no head has")
+    return Bundle(facts, avatar, params, loaded, neutral)
 
 
 def _rig_of(facts: Mapping[str, Any], path: str, given: "Rig | str | None") -> Rig:
@@ -152,6 +155,6 @@ def _read_params(data: bytes, rig: Rig) -> RigParams:
     shapes = {name: tuple(value.shape) for name, value in RigParams.neutral(rig).tensors().items()}
     if {name: tuple(value.shape) for name, value in tensors.items()} != shapes:
         raise DataFileError(f"rig.safetensors does not hold the parameters of rig {rig.name}")
-    if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
-        raise DataFileError("rig.safetensors holds values that are not finite")
+    if not all(v.dtype == torch.float32 and bool(torch.isfinite(v).all()) for v in tensors.values()):
+        raise DataFileError("rig.safetensors holds values that are not finite float32 numbers")
     return RigParams(**tensors)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import time
 import zipfile
 from pathlib import Path
@@ -166,3 +167,26 @@ def test_zip_bombs_and_broken_zips_are_refused(bundle: Bundle, tmp_path: Path) -
         Bundle.open(str(tmp_path / "flipped.zip"))
     with pytest.raises(DataFileError, match="no such file"):
         Bundle.open(str(tmp_path / "absent.zip"))
+
+
+def test_flipped_and_cut_bytes_never_end_in_anything_but_one_line(bundle: Bundle, tmp_path: Path) -> None:
+    """Fuzz of the folder's files: a bundle opens, or says what is wrong with it."""
+    whole, generator = bundle.files(), random.Random(0)
+    bundle.save(str(tmp_path))
+    refused = 0
+    for trial in range(150):
+        name = sorted(whole)[trial % len(whole)]
+        data = bytearray(whole[name])
+        for _ in range(generator.randint(1, 3)):
+            data[generator.randrange(min(len(data), 1500))] = generator.randrange(256)
+        if trial % 3 == 0:
+            del data[generator.randrange(len(data)) :]
+        (tmp_path / name).write_bytes(data)
+        try:
+            opened = Bundle.open(str(tmp_path))
+            assert torch.isfinite(opened.pose(opened.params).means).all() or name == "splats.ply"
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error)
+        (tmp_path / name).write_bytes(whole[name])
+    assert 50 < refused < 150
