@@ -29,7 +29,7 @@ def painted_bundle(rig, count: int, degree: int) -> Bundle:  # type: ignore[no-u
     labels = point_labels(rig, avatar.binding, rig.template[rig.faces[avatar.binding]].mean(1))
     noise = 0.25 * torch.randn(avatar.f_rest.shape, generator=generator)
     avatar = replace(avatar, f_dc=palette[labels] + 0.2 * torch.randn(count, 3, generator=generator), f_rest=noise)
-    facts = MADE_UP | {"topology_sha256": rig.topology_sha256, "sh_degree": degree}
+    facts = MADE_UP | {"rig": rig.name, "topology_sha256": rig.topology_sha256, "sh_degree": degree}
     return Bundle(facts, avatar, params, rig, triangle_frames(vertices, rig.faces))
 
 

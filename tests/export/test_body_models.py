@@ -1,6 +1,7 @@
 """Exports of an avatar on SMPL-X, from a synthetic model file of the true shape."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from export_helpers import painted_bundle, psnr
 from scipy.spatial import cKDTree
 
 from ap3d.animation import bundle_camera, render
+from ap3d.cli import main
 from ap3d.export.gaussians import export_gaussians, import_gaussians, with_expression
 from ap3d.export.mesh_glb import export_mesh
 from ap3d.export.mesh_reader import RiggedMesh, read_mesh
-from ap3d.rig.body_model import BodyModelRig
+from ap3d.rig import load_rig
 from ap3d.rig.protocol import RigParams
 from ap3d.rig.skinning import axis_angle_matrix
 from ap3d.splats.avatar import Group
@@ -21,10 +23,29 @@ from tests.rig.synthetic_models import write_smplx
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of SMPL-X 2020's shapes."""
+    return write_smplx(tmp_path_factory.mktemp("model") / "SMPLX_NEUTRAL_2020.npz")
+
+
+@pytest.fixture(scope="module")
+def bundle(model_file: Path) -> Bundle:
     """SMPL-X 2020 in colours."""
-    path = write_smplx(tmp_path_factory.mktemp("model") / "SMPLX_NEUTRAL_2020.npz")
-    return painted_bundle(BodyModelRig.load(path), 5000, 1)
+    return painted_bundle(load_rig(str(model_file)), 5000, 1)
+
+
+def test_the_command_takes_the_users_model_file(
+    bundle: Bundle, model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle.save(str(tmp_path / "bundle"))
+    command = ["export", str(tmp_path / "bundle"), "--format", "ply", "--out", str(tmp_path / "x.ply")]
+    assert main([*command, "--rig", str(model_file), "--expression", "smile,expression_003=0.5"]) == 0
+    expected = bundle.pose(with_expression(bundle.rig, bundle.params, "smile,expression_003=0.5")).means
+    means = import_gaussians((tmp_path / "x.ply").read_bytes(), "ply").means
+    torch.testing.assert_close(means, expected, atol=1e-5, rtol=1e-5)
+    (tmp_path / "x.ply").unlink()
+    assert main(command) == 2 and not (tmp_path / "x.ply").exists()
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
 @pytest.fixture(scope="module")
