@@ -84,8 +84,8 @@ template <class Vector>
 inline void store_columns(float *p, const Rows &r, size_t stride, int count, const Vector *values) {
     for (int k = 0; k < count; k += LANES) {
         const int width = count - k < LANES ? count - k : LANES;
-        Half block[LANES] = {};
-        for (int i = 0; i < width; i++) block[i] = half(values[k + i]);
+        Half block[LANES];
+        for (int i = 0; i < LANES; i++) block[i] = half(values[k + (i < width ? i : 0)]);
         transpose(block);
         for (int i = 0; i < r.valid; i++) {
             float *to = p + (r.first + i) * stride + k;

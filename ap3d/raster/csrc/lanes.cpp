@@ -158,18 +158,15 @@ inline const Double *read_turn(const ap3d_gaussians &g, const Rows &rows, Double
     return turn;
 }
 
-// Every value times zero, summed: not a number where one is not finite.
-inline bool all_finite(const ap3d_gaussians &g, const Ellipsoid &e, const Half *sh, const Double *turn) {
-    Double p = 0 * e.opacity;
-    for (int k = 0; k < 4; k++) p += 0 * e.quaternion[k];
-    for (int k = 0; k < 3; k++) p += 0 * e.mean[k] + 0 * e.scales[k];
-    Half q = {};
-    for (int k = 0; k < 3 * g.sh_count; k++) q += 0 * sh[k];
-    p += wide(q);
-    for (int k = 0; turn && k < 9; k++) p += 0 * turn[k];
-    double total = 0;
-    for (int i = 0; i < LANES; i++) total += p[i];
-    return total == 0;
+// Adds every value times zero: not a number where one is not finite.
+inline void gather_poison(const ap3d_gaussians &g, const Ellipsoid &e, const Half *sh, const Double *turn, Double &poison) {
+    for (int k = 0; k < 4; k++) poison += 0 * e.quaternion[k];
+    for (int k = 0; k < 3; k++) poison += 0 * (e.mean[k] + e.scales[k] + e.opacity);
+    for (int k = 0; turn && k < 9; k++) poison += 0 * turn[k];
+    Half sums[3] = {};
+    for (int k = 0; k < g.sh_count; k++)
+        for (int c = 0; c < 3; c++) sums[c] += 0 * sh[3 * k + c];
+    poison += wide(sums[0] + sums[1] + sums[2]);
 }
 
 struct Gradient {
@@ -265,7 +262,7 @@ extern "C" bool JOIN(ap3d_project_, AP3D_ISA)(const ap3d_gaussians *g, const Vie
                                               const ap3d_rule *rule, const Projected *out, int first, int end) {
     const double log2_cut = __builtin_log2((double)rule->cut);
     const int used = (g->sh_degree + 1) * (g->sh_degree + 1);
-    bool finite = true;
+    Double poison = {};
     for (int n = first; n < end; n += LANES) {
         const Rows rows(n, end);
         fetch<0>(g->sh, n + FETCH, end, 3 * g->sh_count);
@@ -274,7 +271,7 @@ extern "C" bool JOIN(ap3d_project_, AP3D_ISA)(const ap3d_gaussians *g, const Vie
         Double turned[9];
         read_harmonics(*g, rows, sh);
         const Double *turn = read_turn(*g, rows, turned);
-        finite &= all_finite(*g, e, sh, turn);
+        gather_poison(*g, e, sh, turn, poison);
         const Long visible = e.opacity >= (double)rule->cut;
         const Double log2_opacity = log2_of(visible ? e.opacity : Double{} + 1);
         const Double reach = root(1.3862943611198906 * larger(log2_opacity - log2_cut, Double{}));
@@ -310,6 +307,8 @@ extern "C" bool JOIN(ap3d_project_, AP3D_ISA)(const ap3d_gaussians *g, const Vie
             store_columns(out->means2d + 2 * at, rows, 2, 2, mean2d);
         }
     }
+    bool finite = true;
+    for (int i = 0; i < LANES; i++) finite &= poison[i] == 0;
     return finite;
 }
 
