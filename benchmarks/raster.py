@@ -46,10 +46,10 @@ def machine() -> str:
     return f"{names[0]}, {cores} cores{gpu}"
 
 
-def measure(quick: bool, seconds: float) -> list[dict[str, Any]]:
+def measure(quick: bool, seconds: float, only: str) -> list[dict[str, Any]]:
     """All rows; each is printed as soon as it is there."""
     rows: list[dict[str, Any]] = []
-    sources = [splat_cases.rows(quick, seconds), animate.rows(seconds), mesh_cases.rows(seconds)]
+    sources = [splat_cases.rows(quick, seconds, only), animate.rows(seconds), mesh_cases.rows(seconds)]
     for row in (row for source in sources for row in source):
         rows.append(row | {"versions": versions()})
         error = "" if row["error"] is None else f"  error {row['error']:.1e}"
@@ -62,11 +62,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one scene, a minute")
     parser.add_argument("--seconds", type=float, default=0.6, help="time for repeats of one figure")
+    parser.add_argument("--only", default="", metavar="REGEX", help="of the splat rasterisers, those whose name fits")
     parser.add_argument("--json", type=Path, help="write the rows here")
     parser.add_argument("--figures", type=Path, help="write raster-cpu.json and .md, or raster-gpu, into this folder")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = measure(options.quick, options.seconds)
+    rows = measure(options.quick, options.seconds, options.only)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
     if options.figures:

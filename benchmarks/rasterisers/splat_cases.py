@@ -1,5 +1,6 @@
 """Every candidate on every scene that suits it."""
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -19,9 +20,9 @@ PASSES = ("forward", "forward+backward")
 LARGEST_TRUTH = 60_000  # Gaussians; the float64 reference would take minutes for more
 
 
-def rows(quick: bool, seconds: float) -> Iterator[dict[str, Any]]:
-    """Two rows, forward and forward+backward, for each scene and candidate."""
-    found = candidates()
+def rows(quick: bool, seconds: float, only: str = "") -> Iterator[dict[str, Any]]:
+    """Two rows, forward and forward+backward, for each scene and candidate whose name fits ``only``."""
+    found = [c for c in candidates() if re.search(only, c.name)]
     for scene in scenes(quick):
         base: dict[str, float] = {}
         for candidate in found:
