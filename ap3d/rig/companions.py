@@ -42,8 +42,9 @@ class Companions:
             file = path.parent / name
             if not file.is_file():
                 return None
+            arrays = read_npy_arrays(file)
             digest.update(file.read_bytes())
-            return read_npy_arrays(file)
+            return arrays
 
         landmarks = None
         if model.name != "smplx2020" and (arrays := read(EMBEDDING)) is not None:

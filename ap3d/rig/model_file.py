@@ -67,13 +67,7 @@ def read_body_model(path: Path, expected: str | None = None) -> BodyModel:
     """
     if path.suffix.lower() not in (".npz", ".pkl"):
         raise InputError(f"{path} is no body model: give SMPLX_NEUTRAL_2020.npz, generic_model.pkl or flame2023.pkl")
-    try:
-        size = path.stat().st_size
-        if size > MAXIMUM_BYTES:
-            raise DataFileError(f"{path} has {size:,} bytes, more than any body model")
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataFileError(f"cannot read body model {path}: {error.strerror}") from None
+    data = _read(path)
     arrays = _read_npz(data, str(path)) if path.suffix.lower() == ".npz" else read_array_pickle(data, str(path))
     kind = _kind(arrays, path)
     _refuse_gender(arrays, path)
@@ -81,13 +75,22 @@ def read_body_model(path: Path, expected: str | None = None) -> BodyModel:
     return _checked(name, arrays, path, hashlib.sha256(data).hexdigest())
 
 
+def _read(path: Path) -> bytes:
+    try:
+        if (size := path.stat().st_size) > MAXIMUM_BYTES:
+            raise DataFileError(f"{path} has {size:,} bytes, more than any body model")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataFileError(f"cannot read {path}: {error.strerror}") from None
+
+
 def read_npy_arrays(path: Path) -> dict[str, Any]:
     """Arrays of an ``.npz``, ``.npy`` or ``.pkl`` beside a model; ``.npy`` gives the one array under ``data``.
 
     Raises:
-        DataFileError: unreadable.
+        DataFileError: unreadable or too large.
     """
-    data = path.read_bytes()
+    data = _read(path)
     if path.suffix.lower() == ".npz":
         return _read_npz(data, str(path), keys=None)
     if path.suffix.lower() == ".npy":
@@ -147,6 +150,8 @@ def _refuse_gender(arrays: dict[str, Any], path: Path) -> None:
 
 def _name(kind: str, path: Path, expected: str | None) -> str:
     """The model's name; FLAME's year must be told by the caller or the path, for the files look alike."""
+    if "no_jaw" in path.stem.lower():
+        raise InputError(f"{path} is FLAME without a jaw joint, whose expressions differ; pass flame2023.pkl")
     told = f"{path.parent.name}/{path.name}"
     years = set(re.findall(r"20(?:17|19|20|23)", told))
     if kind == "smplx":

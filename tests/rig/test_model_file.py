@@ -1,5 +1,6 @@
 """Reading body models: what they are, and every kind of wrong file in one clear line."""
 
+import contextlib
 import pickle
 import zipfile
 from pathlib import Path
@@ -121,6 +122,8 @@ def test_year_and_gender(model_folder: Path, tmp_path: Path) -> None:
         read_body_model(tmp_path / "flame2023.pkl", "smplx2020")
     with pytest.raises(InputError, match="2017"):
         read_body_model(link("FLAME2017.pkl"))
+    with pytest.raises(InputError, match="without a jaw"):
+        read_body_model(link("flame2023_no_jaw.pkl"))
     for name, gender in (("female_model.pkl", "female"), ("male_model.pkl", "male"), ("FLAME_MALE_2020.pkl", "male")):
         with pytest.raises(InputError, match=f"the {gender} model"):
             read_body_model(link(name))
@@ -149,3 +152,23 @@ def test_damaged_companions_are_named(model_folder: Path, tmp_path: Path) -> Non
     (tmp_path / "FLAME_masks.pkl").write_bytes(pickle.dumps({"lips": np.array([9999])}, protocol=2))
     with pytest.raises(DataFileError, match="does not hold FLAME vertex ids|FLAME_masks"):
         Companions.beside(path, model)
+
+
+def test_mutated_pickles_end_in_data_or_in_one_error(tmp_path: Path) -> None:
+    small = {"v_template": synthetic.Ch(np.arange(6.0)), "J": synthetic.scipy.sparse.csc_matrix(np.eye(3)), "name": "x"}
+    with (tmp_path / "x.pkl").open("wb") as file:
+        synthetic.pickle_python2(small, file)
+    original = (tmp_path / "x.pkl").read_bytes()
+    generator = np.random.default_rng(0)
+    for _ in range(400):
+        data = bytearray(original)
+        for place in generator.integers(0, len(data), 3):
+            data[place] = generator.integers(0, 256)
+        with contextlib.suppress(DataFileError):
+            read_array_pickle(bytes(data), "mutated.pkl")
+
+
+def test_an_unreadable_path_is_named(tmp_path: Path) -> None:
+    (tmp_path / "flame2023.pkl").mkdir()
+    with pytest.raises(DataFileError, match="cannot read .*flame2023.pkl"):
+        read_body_model(tmp_path / "flame2023.pkl")
