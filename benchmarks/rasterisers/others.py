@@ -52,9 +52,9 @@ def torch_splatting(source: Path, splats: Splats, cameras: Cameras) -> Tensor:
         get_rotation=splats.quaternions, get_features=splats.sh,
     )  # fmt: skip
     module = _torch_splatting(source, cameras.width)
-    renderer = module.GaussRenderer(active_sh_degree=splats.sh_degree, white_bkgd=False)
-    out: Tensor = renderer(camera, model)["render"]
-    return out.permute(2, 0, 1)
+    out = module.GaussRenderer(active_sh_degree=splats.sh_degree, white_bkgd=True)(camera, model)
+    picture: Tensor = out["render"] - (1 - out["alpha"])  # its empty tiles are white whatever was asked for
+    return picture.permute(2, 0, 1)
 
 
 @functools.cache
