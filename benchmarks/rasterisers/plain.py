@@ -16,20 +16,25 @@ from ap3d.raster.splats import GSPLAT, Splats
 from benchmarks.rasterisers import tiled
 from benchmarks.rasterisers.places import CACHE
 
-SOURCE = Path(__file__).with_name("plain_tiles.cpp")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 
 
 @functools.cache
-def library() -> ctypes.CDLL:
-    """Compiled once into the cache."""
-    digest = hashlib.sha256(SOURCE.read_bytes() + repr(FLAGS).encode()).hexdigest()[:12]
-    target = CACHE / f"plain-{digest}.so"
+def compiled(name: str) -> ctypes.CDLL:
+    """A source of this folder, compiled once into the cache."""
+    source = Path(__file__).with_name(name)
+    digest = hashlib.sha256(source.read_bytes() + repr(FLAGS).encode()).hexdigest()[:12]
+    target = CACHE / f"{source.stem}-{digest}.so"
     if not target.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         compiler = os.environ.get("CXX", "c++").split()
-        subprocess.run([*compiler, *FLAGS, str(SOURCE), "-o", str(target)], check=True)
-    loaded = ctypes.CDLL(str(target))
+        subprocess.run([*compiler, *FLAGS, str(source), "-o", str(target)], check=True)
+    return ctypes.CDLL(str(target))
+
+
+def library() -> ctypes.CDLL:
+    """The plain loop."""
+    loaded = compiled("plain_tiles.cpp")
     loaded.plain_forward.restype = ctypes.c_void_p
     return loaded
 
