@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from ap3d.cameras import Cameras
-from ap3d.errors import NumericalError
+from ap3d.errors import InputError, NumericalError
 from ap3d.raster.library import library, thread_count
 
 if TYPE_CHECKING:
     from ap3d.raster.splats import SplatImages, SplatRule, Splats
 
 Pointer = ctypes.c_void_p
+LARGEST_SIDE = 16 * 4095  # tiles of a side are packed two to a float (csrc/splats.h)
 
 
 class _Rule(ctypes.Structure):
@@ -76,6 +77,10 @@ def render(splats: "Splats", cameras: Cameras, sh_degree: int, rule: "SplatRule"
     """See :func:`ap3d.raster.splats.rasterize_splats`; computes in float32 on the CPU."""
     from ap3d.raster.splats import SplatImages
 
+    if max(cameras.width, cameras.height) > LARGEST_SIDE:
+        raise InputError(
+            f"an image of {cameras.width} x {cameras.height} px is too large: a side may have {LARGEST_SIDE}"
+        )
     rotations = splats.view_rotations
     setting = _Setting(
         _dense(cameras.world2cam), _dense(cameras.intrinsics), cameras.width, cameras.height, sh_degree,

@@ -181,3 +181,10 @@ def test_reference_gradients_pass_a_finite_difference_check() -> None:
 
     SOFT = SplatRule(alpha_clamp=2.0, extent=100.0, opacity_aware=True, cut=1e-30, stop=0.0)
     assert torch.autograd.gradcheck(render, tensors, eps=1e-6, atol=1e-5, fast_mode=True)
+
+
+def test_an_image_beyond_the_kernels_boxes_is_refused() -> None:
+    camera = two_cameras()[0]
+    wide = Cameras(camera.cam2world, camera.intrinsics, 70_000, 4)
+    with pytest.raises(InputError, match="too large"):
+        rasterize_splats(random_splats(3, 0), wide)

@@ -12,6 +12,10 @@ struct Bins {
     // Every member of the team calls this with all the views' boxes; the lists do not depend on the team's size.
     static void fill(ap3d::Team &team, Bins *bins, const ap3d_box *boxes, int views, int count, int columns, int tiles);
 
+    size_t bytes() const {
+        return offsets.bytes() + items.bytes() + first_slots.bytes() + keys_.bytes() + sorted_.bytes() + starts_.bytes();
+    }
+
   private:
     struct Key {
         uint32_t depth;

@@ -23,11 +23,17 @@ struct Composite {  // what the backward pass needs
     Buffer<float> transmittance;  // of each tile, in the order of its blocks
     Buffer<int32_t> last;
     Buffer<Moments> moments;
+
+    size_t bytes() const {
+        size_t sum = transmittance.bytes() + last.bytes() + moments.bytes();
+        for (const Bins &b : bins) sum += b.bytes();
+        return sum;
+    }
 };
 
 // Buffers of finished calls, for the next one: memory fresh from the system costs more to touch than to compute.
 struct Shelf {
-    static constexpr size_t ROOM = 4;
+    static constexpr size_t ROOM = 4, LARGEST = 256 << 20;
     std::mutex mutex;
     std::vector<std::unique_ptr<Composite>> free;
 
@@ -41,7 +47,7 @@ struct Shelf {
     void give(Composite *c) {
         std::unique_ptr<Composite> owned(c);
         std::lock_guard<std::mutex> lock(mutex);
-        if (free.size() < ROOM) free.push_back(std::move(owned));
+        if (free.size() < ROOM && owned->bytes() <= LARGEST) free.push_back(std::move(owned));
     }
 } SHELF;
 
