@@ -14,7 +14,7 @@ def add_export(
     about = "; ".join([*(f"{name}: {f.about}" for name, f in FORMATS.items()), f"{MESH_FORMAT}: rigged mesh as glTF"])
     export = commands.add_parser("export", help="write a bundle, posed, for other programs", epilog=about)
     add = export.add_argument
-    add("bundle", help="folder of an avatar bundle")
+    add("bundle", help="folder or zip of an avatar bundle")
     add(
         "--rig",
         metavar="FILE",
