@@ -11,10 +11,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# Seconds on two cores, by the first folder below tests/; the suite fails when a group takes longer.
+# Seconds by the first folder below tests/, about three times what a quiet machine with two cores takes, since a busy
+# one must pass too; the suite fails when a group takes longer.
 BUDGETS = {
-    "raster": 90, "rig": 60, "motion": 60, "portrait": 45, "splats": 45, "diffusion": 120, "cluster": 120, "jobs": 60,
-    "end_to_end": 150, "training": 60, "importing": 45, "export": 60, "commands": 60, "perception": 45,
+    "raster": 120, "rig": 90, "motion": 60, "portrait": 45, "splats": 60, "diffusion": 120, "cluster": 120, "jobs": 180,
+    "end_to_end": 200, "training": 150, "importing": 60, "export": 100, "commands": 60, "perception": 45,
 }  # fmt: skip
 OTHER_BUDGET = 30
 _spent: defaultdict[str, float] = defaultdict(float)
