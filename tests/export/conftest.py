@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from export_helpers import painted_bundle
 
 from ap3d.rig.protocol import RigParams
 from ap3d.splats.bundle import Bundle
 from ap3d.splats.ply import write_local
 from ap3d.tensor_files import pack_tensors
+from tests.export.export_helpers import painted_bundle
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from export_helpers import covariances, painted_bundle, ply_columns, psnr
 
 from ap3d.animation import bundle_camera, render
 from ap3d.errors import DataFileError
@@ -18,6 +17,7 @@ from ap3d.export.glb import GlbReader
 from ap3d.raster.splats import Splats
 from ap3d.rig.protocol import RigParams
 from ap3d.splats.bundle import Bundle
+from tests.export.export_helpers import covariances, painted_bundle, ply_columns, psnr
 
 LEAST_PSNR = {"ply": 60.0, "splat": 40.0, "spz": 30.0, "glb": 60.0}
 

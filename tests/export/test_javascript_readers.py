@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from export_helpers import covariances, nodding_motion
 
 from ap3d.export.gaussians import export_gaussians
 from ap3d.export.mesh_glb import export_mesh
@@ -20,6 +19,7 @@ from ap3d.export.mesh_reader import read_mesh
 from ap3d.rig.protocol import RigParams
 from ap3d.rig.skinning import axis_angle_matrix
 from ap3d.splats.bundle import Bundle
+from tests.export.export_helpers import covariances, nodding_motion
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """

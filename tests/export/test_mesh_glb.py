@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from export_helpers import nodding_motion, painted_bundle, psnr
 from scipy.spatial import cKDTree
 
 from ap3d.animation import bundle_camera, render
@@ -19,6 +18,7 @@ from ap3d.rig.builtin import axis_angle_matrix
 from ap3d.rig.protocol import RigParams
 from ap3d.splats.avatar import SH_C0, Group
 from ap3d.splats.bundle import Bundle
+from tests.export.export_helpers import nodding_motion, painted_bundle, psnr
 
 
 @pytest.fixture(scope="module")

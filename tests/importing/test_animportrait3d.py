@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import MASKS, fitted_params, local_to_world, write_ply
 
 from ap3d.errors import DataFileError, InputError
 from ap3d.importing import import_avatar
@@ -16,6 +15,7 @@ from ap3d.importing.faces import INNER_EYE, animportrait3d_faces
 from ap3d.raster.reference import rotation_matrices
 from ap3d.splats.avatar import Group
 from ap3d.splats.bundle import Bundle
+from tests.importing.avatar_files import MASKS, fitted_params, local_to_world, write_ply
 
 TEETH = 5848
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import local_to_world, write_ply
 
 from ap3d.cli import main
 from ap3d.errors import InputError
 from ap3d.importing import import_avatar
 from ap3d.raster.reference import rotation_matrices
 from ap3d.splats.bundle import Bundle
+from tests.importing.avatar_files import local_to_world, write_ply
 
 
 @pytest.fixture
