@@ -1,10 +1,12 @@
-"""Numpy files from outside: no objects, and never more than the file itself can hold."""
+"""Files from outside: of limited size, numpy's without objects and never more than the file itself can hold."""
 
 import io
 import math
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Collection
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -19,6 +21,20 @@ _BROKEN = (
 )  # fmt: skip
 
 
+def read_limited(path: Path, largest: int, advice: str) -> bytes:
+    """A file's content.
+
+    Raises:
+        DataFileError: it cannot be read, or has more than ``largest`` bytes, which ``advice`` says what to do about.
+    """
+    try:
+        if (size := path.stat().st_size) > largest:
+            raise DataFileError(f"{path} has {size:,} bytes, more than {largest:,}: {advice}")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataFileError(f"cannot read {path}: {error.strerror}") from error
+
+
 def read_npy(data: bytes, name: str) -> np.ndarray:
     """The array of a ``.npy`` file.
 
@@ -28,23 +44,33 @@ def read_npy(data: bytes, name: str) -> np.ndarray:
     return _read(io.BytesIO(data), len(data), name)
 
 
-def read_npz(data: bytes, name: str) -> dict[str, np.ndarray]:
+def read_npz(
+    data: bytes, name: str, *, keys: Collection[str] | None = None, largest: int | None = None
+) -> dict[str, np.ndarray]:
     """The arrays of a ``.npz`` file by key; arrays of objects are left out.
+
+    Args:
+        data: the file's content.
+        name: for messages.
+        keys: the arrays that are wanted, those that are there; these must not hold objects. All by default.
+        largest: bytes that they may take unpacked, :data:`LARGEST_BYTES` by default.
 
     Raises:
         DataFileError: damaged, or larger than it is allowed to be when unpacked.
     """
+    largest = LARGEST_BYTES if largest is None else largest
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
-            if sum(m.file_size for m in members) > LARGEST_BYTES:
-                raise DataFileError(f"{name} unpacks to more than {LARGEST_BYTES >> 20} MiB")
+            members = {m.filename.removesuffix(".npy"): m for m in archive.infolist() if m.filename.endswith(".npy")}
+            wanted = {k: m for k, m in members.items() if keys is None or k in keys}
+            if sum(m.file_size for m in wanted.values()) > largest:
+                raise DataFileError(f"{name} unpacks to more than {largest >> 20} MiB")
             out: dict[str, np.ndarray] = {}
-            for member in members:
-                key = member.filename.removesuffix(".npy")
+            for key, member in wanted.items():
                 with archive.open(member) as file:
-                    if not _holds_objects(file):
-                        out[key] = read_npy(archive.read(member), f"{key} of {name}")
+                    if keys is not None or not _holds_objects(file):
+                        file.seek(0)
+                        out[key] = _read(file, member.file_size, f"{key} of {name}")
             return out
     except _BROKEN as error:
         raise DataFileError(f"{name} is damaged or no npz file ({_reason(error)})") from error
@@ -88,7 +114,7 @@ def _holds_objects(file: IO[bytes]) -> bool:
         return False  # reading it says what is wrong
 
 
-def _read(file: io.BytesIO, size: int, name: str) -> np.ndarray:
+def _read(file: IO[bytes], size: int, name: str) -> np.ndarray:
     try:
         shape, dtype = _header(file)
         if dtype.hasobject:

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from ap3d import __version__
+from ap3d.array_files import read_npy
 from ap3d.errors import DataFileError
 from ap3d.importing.faces import animportrait3d_faces, flame_faces
 from ap3d.importing.original_teeth import rebind_teeth
 from ap3d.importing.params import read_fitted_params, read_flame_params
 from ap3d.importing.source import AvatarSource, find_source, read_file
-from ap3d.motion.arrays import read_npy
 from ap3d.rig import load_rig
 from ap3d.rig.protocol import Rig, RigParams
 from ap3d.splats.avatar import GaussianAvatar, Group, group_counts
-from ap3d.splats.bundle import HISTORIC_ORDER, ORDER, REVERSED, Bundle, bundle_frames
-from ap3d.splats.facts import SCHEMA_VERSION
+from ap3d.splats.bundle import Bundle, bundle_frames
+from ap3d.splats.facts import HISTORIC_ORDER, ORDER, REVERSED, SCHEMA_VERSION
 from ap3d.splats.ply import MASKS, read_local
 from ap3d.splats.ply_table import read_table
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ap3d.array_files import numbers, read_npz
 from ap3d.errors import DataFileError
-from ap3d.motion.arrays import numbers, read_npz
 from ap3d.rig.protocol import Rig, RigParams
 from ap3d.rig.unpickling import read_array_pickle
 

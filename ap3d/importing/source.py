@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ap3d.errors import DataFileError, InputError
+from ap3d.array_files import read_limited
+from ap3d.errors import InputError
 
 LARGEST_BYTES = 4 << 30
 FLAME_PARAMS, SMPLX_PARAMS = "flame_param.npz", "fitted_params.pkl"
@@ -47,17 +48,12 @@ def find_source(path: str, params: str | None = None) -> AvatarSource:
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file.
+    """The content of a file of an avatar.
 
     Raises:
         DataFileError: it cannot be read, or is too large to be what it should be.
     """
-    try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise DataFileError(f"{path} has more than {LARGEST_BYTES >> 30} GiB; this is no avatar's file")
-        return path.read_bytes()
-    except OSError as error:
-        raise DataFileError(f"cannot read {path}: {error.strerror}") from error
+    return read_limited(path, LARGEST_BYTES, "this is no avatar's file")
 
 
 def _gaussians(folder: Path) -> Path:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ap3d.array_files import numbers
 from ap3d.errors import DataFileError, InputError
-from ap3d.motion.arrays import numbers
 from ap3d.motion.schema import POSE_WIDTHS, Motion
 from ap3d.motion.source import Source
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ap3d.array_files import rows
 from ap3d.errors import DataFileError
-from ap3d.motion.arrays import rows
 from ap3d.motion.flame_frames import flame_motion
 from ap3d.motion.schema import Motion
 from ap3d.motion.source import Source

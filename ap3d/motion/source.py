@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ap3d.array_files import LARGEST_BYTES, numbers, read_limited, read_npy, read_npz
 from ap3d.errors import DataFileError
-from ap3d.motion.arrays import LARGEST_BYTES, numbers, read_npy, read_npz
 
 DEFAULT_FPS = 25.0  # of formats that store no rate
 
@@ -44,12 +44,7 @@ class Source:
         Raises:
             DataFileError: it cannot be read, or is too large.
         """
-        try:
-            if path.stat().st_size > LARGEST_BYTES:
-                raise DataFileError(f"{path.name} has more than {LARGEST_BYTES >> 20} MiB; cut the motion into parts")
-            return path.read_bytes()
-        except OSError as error:
-            raise DataFileError(f"cannot read motion {path}: {error.strerror}") from error
+        return read_limited(path, LARGEST_BYTES, "cut the motion into parts")
 
     @cached_property
     def data(self) -> bytes:

@@ -1,16 +1,14 @@
 """Which body model a file is, and its arrays: SMPL-X 2020, FLAME 2020 or FLAME 2023 as their makers hand them out."""
 
 import hashlib
-import io
 import re
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ap3d.array_files import read_limited, read_npy, read_npz
 from ap3d.errors import DataFileError, InputError
 from ap3d.rig.unpickling import MAXIMUM_BYTES, read_array_pickle
 
@@ -68,7 +66,10 @@ def read_body_model(path: Path, expected: str | None = None) -> BodyModel:
     if path.suffix.lower() not in (".npz", ".pkl"):
         raise InputError(f"{path} is no body model: give SMPLX_NEUTRAL_2020.npz, generic_model.pkl or flame2023.pkl")
     data = _read(path)
-    arrays = _read_npz(data, str(path)) if path.suffix.lower() == ".npz" else read_array_pickle(data, str(path))
+    is_npz = path.suffix.lower() == ".npz"
+    wanted = _REQUIRED + _OPTIONAL  # SMPL-X has object arrays under other names
+    label = str(path)
+    arrays = read_npz(data, label, keys=wanted, largest=MAXIMUM_BYTES) if is_npz else read_array_pickle(data, label)
     kind = _kind(arrays, path)
     _refuse_gender(arrays, path)
     name = _name(kind, path, expected)
@@ -76,12 +77,7 @@ def read_body_model(path: Path, expected: str | None = None) -> BodyModel:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        if (size := path.stat().st_size) > MAXIMUM_BYTES:
-            raise DataFileError(f"{path} has {size:,} bytes, more than any body model")
-        return path.read_bytes()
-    except OSError as error:
-        raise DataFileError(f"cannot read {path}: {error.strerror}") from None
+    return read_limited(path, MAXIMUM_BYTES, "no body model is that large")
 
 
 def read_npy_arrays(path: Path) -> dict[str, Any]:
@@ -92,38 +88,10 @@ def read_npy_arrays(path: Path) -> dict[str, Any]:
     """
     data = _read(path)
     if path.suffix.lower() == ".npz":
-        return _read_npz(data, str(path), keys=None)
+        return read_npz(data, str(path), largest=MAXIMUM_BYTES)
     if path.suffix.lower() == ".npy":
-        return {"data": _read_npy(io.BytesIO(data), len(data), str(path))}
+        return {"data": read_npy(data, str(path))}
     return read_array_pickle(data, str(path))
-
-
-def _read_npz(data: bytes, name: str, keys: tuple[str, ...] | None = _REQUIRED + _OPTIONAL) -> dict[str, Any]:
-    """The named arrays; object arrays under other names (SMPL-X has two) are left alone."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = {Path(i.filename).stem: i for i in archive.infolist() if i.filename.endswith(".npy")}
-            wanted = [k for k in (keys or members) if k in members]
-            if sum(members[k].file_size for k in wanted) > MAXIMUM_BYTES:
-                raise DataFileError(f"{name} unpacks to more bytes than any body model")
-            return {k: _read_npy(archive.open(members[k]), members[k].file_size, f"{name}:{k}") for k in wanted}
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DataFileError(f"{name} is not a readable npz ({' '.join(str(error).split())})") from None
-
-
-def _read_npy(file: Any, size: int, name: str) -> np.ndarray:
-    """One array, after its header was found to fit its size."""
-    try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
-        count = int(np.prod(shape, dtype=object)) if shape else 1
-        if dtype.hasobject or count < 0 or count * dtype.itemsize > size:
-            raise DataFileError(f"{name} holds Python objects or lies about its size")
-        flat = np.frombuffer(file.read(count * dtype.itemsize), dtype)
-        return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
-    except (ValueError, EOFError, SyntaxError, TypeError) as error:
-        raise DataFileError(f"{name} is a damaged array ({' '.join(str(error).split())})") from None
 
 
 def _kind(arrays: dict[str, Any], path: Path) -> str:

@@ -176,7 +176,7 @@ def test_bad_files_are_refused_in_one_line_that_names_them(tmp_path: Path) -> No
 
 
 def test_a_bomb_of_zeros_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ap3d.motion.arrays.LARGEST_BYTES", 1 << 20)
+    monkeypatch.setattr("ap3d.array_files.LARGEST_BYTES", 1 << 20)
     np.savez_compressed(tmp_path / "bomb.npz", poses=np.zeros((10_000, 165), np.float32))
     assert (tmp_path / "bomb.npz").stat().st_size < 100_000
     with pytest.raises(DataFileError, match="unpacks to more"):
