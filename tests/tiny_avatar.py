@@ -6,8 +6,8 @@ import torch
 
 from ap3d.rig.protocol import Rig, RigParams
 from ap3d.splats.avatar import SH_C0, GaussianAvatar, Group
-from ap3d.splats.bundle import ORDER, Bundle
-from ap3d.splats.facts import SCHEMA_VERSION
+from ap3d.splats.bundle import Bundle
+from ap3d.splats.facts import ORDER, SCHEMA_VERSION
 from ap3d.splats.frames import triangle_frames
 from ap3d.splats.initial import surface_avatar
 

@@ -41,7 +41,7 @@ class Target:
     @property
     def path(self) -> str:
         """Where the video lies, for messages."""
-        return f"{self.store.root.rstrip('/')}/{self.name}" if self.name else self.store.root
+        return f"{self.store.root.rstrip('/')}/{self.name}".removeprefix("./") if self.name else self.store.root
 
 
 def animate(options: argparse.Namespace) -> int:
@@ -54,7 +54,7 @@ def animate(options: argparse.Namespace) -> int:
     targets[0].store.check_writable()
     audio = read_audio(options.audio) if options.audio else None
     motion = _motion(options, audio)
-    _say(motion.notes, _audio_note(audio, motion))
+    _say(motion.notes, _audio_note(audio, motion, targets[0].kind))
     failed, said = 0, set(motion.notes)
     for target in targets:
         try:
@@ -102,8 +102,12 @@ def _deliver(path: Path, target: Target) -> None:
     if target.kind != "png":
         target.store.write_bytes(target.name, path.read_bytes())
         return
-    for file in sorted(path.iterdir()):
-        target.store.write_bytes(f"{target.name}/{file.name}" if target.name else file.name, file.read_bytes())
+    files = sorted(path.iterdir())
+    for old in set(target.store.list(target.name)) - {f"{target.name}/{file.name}".lstrip("/") for file in files}:
+        if re.fullmatch(r"\d{5}\.png", old.removeprefix(f"{target.name}/")):
+            target.store.delete(old)  # of a longer motion that lay here: a player would show both
+    for file in files:
+        target.store.write_bytes(f"{target.name}/{file.name}".lstrip("/"), file.read_bytes())
 
 
 def _checked(options: argparse.Namespace) -> Tensor | None:
@@ -202,7 +206,9 @@ def _check_length(seconds: float, options: argparse.Namespace) -> None:
         )
 
 
-def _audio_note(audio: Audio | None, motion: Motion) -> str:
+def _audio_note(audio: Audio | None, motion: Motion, kind: str) -> str:
+    if audio is not None and kind == "png":
+        return "PNG frames hold no sound; the audio is left out"
     if audio is None or abs(audio.seconds - motion.seconds) < 1.5 / motion.fps:
         return ""
     what = "its end is cut off" if audio.seconds > motion.seconds else "the end of the video is silent"

@@ -43,11 +43,12 @@ def _splats(bundle: Bundle, params: RigParams, options: argparse.Namespace) -> t
 
 
 def _mesh(bundle: Bundle, params: RigParams, options: argparse.Namespace, motion: Motion | None) -> tuple[bytes, str]:
-    from ap3d.export.mesh_glb import export_mesh
+    from ap3d.export.mesh_glb import export_mesh, target_names
 
     data = export_mesh(bundle, params, motion if options.frame is None else None, options.texture_size)
     moving = f" and {len(motion)} frames of motion" if motion is not None and options.frame is None else ""
-    return data, f"mesh of rig {bundle.rig.name} with {bundle.rig.n_expression} morph targets{moving}"
+    targets = len(target_names(bundle.rig))
+    return data, f"mesh of rig {bundle.rig.name} with {targets} morph targets{moving}"
 
 
 def _posed(bundle: Bundle, options: argparse.Namespace, motion: Motion | None) -> RigParams:

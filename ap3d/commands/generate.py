@@ -24,6 +24,8 @@ def generate(options: argparse.Namespace) -> int:
     prompt, seed = checked_prompt(options.prompt), checked_seed(options.seed)
     if options.threads is not None and options.threads < 1:
         raise InputError(f"--threads must be at least 1, got {options.threads}")
+    if options.out.lower().rstrip("/").endswith(".zip"):
+        raise InputError(f"--out must be a folder, got {options.out!r}; zip it when it is done")
     job = PortraitJob(content_id(prompt, seed), prompt, seed)
     store = Store(options.out)
     where = Locations.single(job.face_id, config.config_hash)

@@ -1,6 +1,7 @@
 """A posed bundle as a file of Gaussians in any format, and such a file back in the world."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from ap3d.errors import InputError
 from ap3d.export.axes import from_file, to_file
 from ap3d.export.formats import export_format
 from ap3d.motion import Motion
+from ap3d.motion.arkit import ARKIT_NAMES
 from ap3d.motion.expressions import COMBINATIONS, action_names
 from ap3d.raster.splats import Splats, require_finite
 from ap3d.rig.protocol import Rig, RigParams
@@ -75,11 +77,21 @@ def with_expression(rig: Rig, params: RigParams, text: str) -> RigParams:
         elif name in own:
             coefficients[0, own.index(name)] += strength
         else:
-            known = ", ".join(dict.fromkeys([*COMBINATIONS, *actions, *own]))
-            raise InputError(f"rig {rig.name} has no expression {name!r}; there are: {known}")
+            raise InputError(_unknown(rig, name, [*COMBINATIONS, *actions, *own]))
     angles = params.neck, params.head, params.jaw, params.eyes, params.eyelids
     posed = Motion(strengths, *angles, 1.0, "arkit52", actions).to(rig).params(params, 0)
     return posed.replace(expression=posed.expression + coefficients)
+
+
+def _unknown(rig: Rig, name: str, known: list[str]) -> str:
+    """The message: what is written alike, and in short what there is, for all names are up to 166."""
+    close = get_close_matches(name, known, 3, 0.5)
+    meant = f"; like it: {', '.join(close)}" if close else ""
+    own = "" if rig.expression_basis == "arkit52" else f", {rig.expression_names[0]} to {rig.expression_names[-1]}"
+    return (
+        f"rig {rig.name} has no expression {name!r}{meant}; there are {', '.join(COMBINATIONS)}, "
+        f"ARKit's actions ({ARKIT_NAMES[0]}, jawOpen, ...){own}"
+    )
 
 
 def _number(name: str, text: str) -> float:

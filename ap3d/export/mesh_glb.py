@@ -100,9 +100,18 @@ def _still(params: RigParams) -> RigParams:
     return params.replace(**zero)
 
 
+def target_names(rig: Rig) -> list[str]:
+    """ARKit's 52 actions; rigs of another basis add their own coefficients and lids."""
+    return [*action_names(rig), *(own := _own_names(rig)), *(LIDS if own else ())]
+
+
+def _own_names(rig: Rig) -> list[str]:
+    return [] if rig.expression_basis == "arkit52" else list(rig.expression_names)
+
+
 def _targets(rig: Rig, still: RigParams) -> dict[str, Tensor]:
-    """Vertices ``[V, 3]`` at 1 of ARKit's 52 actions; other rigs add their own coefficients and lids."""
-    actions, own = action_names(rig), [] if rig.expression_basis == "arkit52" else list(rig.expression_names)
+    """Vertices ``[V, 3]`` at 1 of each target."""
+    actions, own = action_names(rig), _own_names(rig)
     count = len(actions) + len(own) + (2 if own else 0)
     params = still.expand(len(actions))
     angles = params.neck, params.head, params.jaw, params.eyes, params.eyelids
@@ -112,7 +121,7 @@ def _targets(rig: Rig, still: RigParams) -> dict[str, Tensor]:
         changed = {"expression": (len(actions), len(own)), "eyelids": (len(actions) + len(own), 2)}
         rows = {name: torch.eye(count)[len(actions) :, start : start + n] for name, (start, n) in changed.items()}
         found = torch.cat([found, rig.vertices(still.expand(count - len(actions)).replace(**rows))])
-    return dict(zip([*actions, *own, *(LIDS if own else ())], found, strict=True))
+    return dict(zip(target_names(rig), found, strict=True))
 
 
 def _parts(rig: Rig, size: int) -> list[Part]:

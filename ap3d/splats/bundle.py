@@ -15,13 +15,10 @@ from ap3d.raster.splats import Splats
 from ap3d.rig import load_rig
 from ap3d.rig.protocol import Rig, RigParams
 from ap3d.splats.avatar import GaussianAvatar
-from ap3d.splats.facts import BINDING_FILE, check_facts, facts_bytes, named_files
+from ap3d.splats.facts import BINDING_FILE, HISTORIC_ORDER, REVERSED, check_facts, facts_bytes, named_files
 from ap3d.splats.frames import TriangleFrames, triangle_frames
 from ap3d.splats.ply import read_binding, read_local, write_binding, write_local
 from ap3d.tensor_files import pack_tensors, unpack_tensors
-
-HISTORIC_ORDER, ORDER = "local*triangle", "triangle*local"
-REVERSED = "reversed"  # frames are those of triangles with their second and third corner exchanged
 
 
 def bundle_frames(facts: Mapping[str, Any], rig: Rig, params: RigParams) -> TriangleFrames:

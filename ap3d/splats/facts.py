@@ -9,6 +9,9 @@ from ap3d.errors import DataFileError
 SCHEMA_VERSION = 2  # 2: Gaussians on several triangles, in BINDING_FILE
 OLDEST_SCHEMA = 1
 BINDING_FILE = "binding.safetensors"
+HISTORIC_ORDER, ORDER = "local*triangle", "triangle*local"  # of the rotations
+REVERSED = "reversed"  # frames are those of triangles with their second and third corner exchanged
+_CHOICES = {"rotation_order": (None, HISTORIC_ORDER, ORDER), "winding": (None, REVERSED)}
 
 
 def check_facts(facts: Any, path: str) -> None:
@@ -28,6 +31,9 @@ def check_facts(facts: Any, path: str) -> None:
         raise DataFileError(f"{path} has schema {version}, this version reads up to {SCHEMA_VERSION}: update ap3d")
     if version < OLDEST_SCHEMA:
         raise DataFileError(f"{path} has schema {version}, this version reads from {OLDEST_SCHEMA} on: make it anew")
+    for name, choices in _CHOICES.items():
+        if facts.get(name) not in choices:
+            raise DataFileError(f"{path}/avatar.json has the {name} {facts[name]!r}, which this version does not know")
 
 
 def named_files(facts: Mapping[str, Any]) -> list[str]:

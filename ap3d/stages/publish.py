@@ -12,8 +12,8 @@ from ap3d.motion.expressions import ExpressionSampler
 from ap3d.motion.procedural import talking
 from ap3d.pictures import contact_sheet, png_bytes
 from ap3d.splats.avatar import GaussianAvatar, group_counts
-from ap3d.splats.bundle import ORDER, Bundle
-from ap3d.splats.facts import SCHEMA_VERSION
+from ap3d.splats.bundle import Bundle
+from ap3d.splats.facts import ORDER, SCHEMA_VERSION
 from ap3d.splats.frames import triangle_frames
 from ap3d.stages.base import StageContext, StageResult, seeded_generator
 from ap3d.stages.initialise import read_avatar, read_params

@@ -88,6 +88,22 @@ def test_png_frames_and_webm_are_transparent_round_the_head(bundle: str, tmp_pat
     assert decoded[2, 2, 3] < 8 and decoded[48, 48, 3] > 240
 
 
+def test_frames_of_a_longer_motion_are_not_left_behind(
+    bundle: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in (tmp_path, tmp_path / "other"):  # the user's own files stay
+        folder.mkdir(exist_ok=True)
+        (folder / "note.txt").write_text("mine")
+        (folder / "123.png").write_text("mine")
+    for folder, seconds in ((tmp_path, 0.4), (tmp_path, 0.2)):
+        command = ["animate", bundle, "--motion", "nod", "--out", str(folder), "--format", "png", "--size", "32"]
+        assert main([*command, "--seconds", str(seconds), "--audio", sound(tmp_path / "a.wav", 0.4)]) == 0
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {*(f"{i:05d}.png" for i in range(5)), "note.txt", "123.png", "other", "a.wav"}
+    assert sorted(p.name for p in (tmp_path / "other").iterdir()) == ["123.png", "note.txt"]
+    assert "PNG frames hold no sound" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("fps", [25, 30, 60])
 def test_frame_rates_keep_the_motions_time(
     fps: int, bundle: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -39,6 +39,7 @@ def test_help_and_import_are_quick_and_load_no_heavy_package() -> None:
         (["generate", "a man", "--out", "x", "--set", "models.diffusion=/nowhere"], "does not exist"),
         (["generate", "a man", "--out", "x", "--config", "missing.yaml"], "cannot read configuration"),
         (["generate", "a man", "--out", "/proc/nowhere"], "cannot write"),
+        (["generate", "a man", "--out", "x.zip"], "must be a folder"),
         (["animate", "nowhere", "--out", "x.mp4"], "not an avatar bundle"),
         (["animate", "nowhere", "--out", "x.avi"], "must end in .mp4"),
         (["animate", "nowhere", "--out", "x.mp4", "--size", "7"], "--size"),

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from export_helpers import painted_bundle, psnr
 from scipy.spatial import cKDTree
 
 from ap3d.animation import bundle_camera, render
@@ -19,6 +18,7 @@ from ap3d.rig.protocol import RigParams
 from ap3d.rig.skinning import axis_angle_matrix
 from ap3d.splats.avatar import Group
 from ap3d.splats.bundle import Bundle
+from tests.export.export_helpers import painted_bundle, psnr
 from tests.rig.synthetic_models import write_smplx
 
 
@@ -44,6 +44,9 @@ def test_the_command_takes_the_users_model_file(
     means = import_gaussians((tmp_path / "x.ply").read_bytes(), "ply").means
     torch.testing.assert_close(means, expected, atol=1e-5, rtol=1e-5)
     (tmp_path / "x.ply").unlink()
+    glb = ["export", str(tmp_path / "bundle"), "--format", "mesh-glb", "--out", str(tmp_path / "x.glb")]
+    assert main([*glb, "--rig", str(model_file), "--texture-size", "64"]) == 0
+    assert "with 154 morph targets" in capsys.readouterr().out  # 52 of ARKit, 100 coefficients, two lids
     assert main(command) == 2 and not (tmp_path / "x.ply").exists()
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from export_helpers import covariances, ply_columns
 
 from ap3d.cli import main
 from ap3d.export import FORMATS
 from ap3d.export.gaussians import export_gaussians, import_gaussians, with_expression
 from ap3d.export.mesh_reader import read_mesh
 from ap3d.splats.bundle import Bundle
+from tests.export.export_helpers import covariances, ply_columns
 
 
 def test_every_format_is_written(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,6 +60,7 @@ def test_mesh_takes_a_whole_motion(folder: Path, tmp_path: Path, capsys: pytest.
         (["--format", "obj", "--out", "x.obj"], "unknown format 'obj'; there are: ply, splat, spz, glb, mesh-glb"),
         (["--format", "ply", "--out", "x.splat"], "--out must end in .ply"),
         (["--format", "ply", "--out", "x.ply", "--expression", "grimace"], "has no expression 'grimace'"),
+        (["--format", "ply", "--out", "x.ply", "--expression", "jawOpn"], "like it: jawOpen"),
         (["--format", "ply", "--out", "x.ply", "--expression", "smile=much"], "must be a number"),
         (["--format", "ply", "--out", "x.ply", "--expression", "smile=nan"], "must be a number"),
         (["--format", "ply", "--out", "x.ply", "--axes", "sideways"], "unknown axes"),

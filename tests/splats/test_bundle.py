@@ -97,6 +97,8 @@ DAMAGED = [
     ({"schema_version": 0}, "schema 0"),
     ({"topology_sha256": "0" * 64}, "topology"),
     ({"rig": "no such rig"}, "no such rig"),
+    ({"rotation_order": "sideways"}, "rotation_order 'sideways'"),
+    ({"winding": 3}, "winding 3"),
 ]
 
 
