@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from ap3d.errors import InputError, MissingDependencyError
 
@@ -36,6 +37,17 @@ INSTRUCTION_SETS = {
 }
 
 
+# What allocates; csrc answers OUT_OF_MEMORY, or with a null pointer, where memory is short.
+ALLOCATING = (
+    *(f"ap3d_splats_{name}" for name in ("project", "project_backward", "composite", "composite_backward")),
+    *("ap3d_splats_pose", "ap3d_splats_pose_backward"),
+    *(f"ap3d_mesh_{name}{way}" for name in ("rasterize", "interpolate", "texture", "antialias")
+      for way in ("", "_backward")),
+    "ap3d_mesh_topology",
+)  # fmt: skip
+OUT_OF_MEMORY = -1
+
+
 def thread_count() -> int:
     """Threads for one kernel call: ``AP3D_THREADS``, else the CPUs this process may run on."""
     text = os.environ.get("AP3D_THREADS")
@@ -55,12 +67,22 @@ def source_hash() -> str:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The loaded kernel library.
+    """The loaded kernel library; its functions raise MemoryError where memory is short.
 
     Raises:
         MissingDependencyError: neither an installed ``ap3d_kernels`` nor a C++ compiler was found.
     """
-    return ctypes.CDLL(str(_installed() or _cached()))
+    loaded = ctypes.CDLL(str(_installed() or _cached()))
+    loaded.ap3d_splats_composite.restype = ctypes.c_void_p
+    for name in ALLOCATING:
+        getattr(loaded, name).errcheck = _answer
+    return loaded
+
+
+def _answer(result: Any, function: Any, arguments: tuple[Any, ...]) -> Any:
+    if result is None or result == OUT_OF_MEMORY:
+        raise MemoryError(f"{function.__name__} ran out of memory: pass fewer cameras, Gaussians or pixels in one call")
+    return result
 
 
 def _installed() -> Path | None:

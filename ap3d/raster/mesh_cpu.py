@@ -33,9 +33,12 @@ def texture(levels: list[Tensor], uv: Tensor, level: Tensor | None, filter_mode:
 
 def topology(faces: Tensor) -> Tensor:
     """``[F, 3]`` int32: each edge, named 3 face + corner opposite, gets its name in the next triangle, or -1."""
+    highest = int(faces.max()) if faces.numel() else -1
+    if highest > 4 * faces.numel():  # numbered anew: the kernel's table holds every vertex up to the highest
+        faces = faces.unique(return_inverse=True)[1]
+        highest = int(faces.max())
     indices = _dense(faces, torch.int32)
-    beyond = torch.empty_like(indices)
-    vertices = int(indices.max()) + 1 if indices.numel() else 0
+    beyond, vertices = torch.empty_like(indices), highest + 1
     library().ap3d_mesh_topology(_p(indices), len(indices), vertices, _p(beyond))
     return beyond
 
@@ -51,7 +54,7 @@ class _Rasterize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, clip: Tensor, faces: Tensor, size: tuple[int, int]) -> Tensor:
         positions, indices = _dense(clip), _dense(faces, torch.int32)
-        out = torch.empty(len(clip), *size, 4)
+        out = _empty(len(clip), *size, 4)
         ctx.sizes = (len(clip), clip.shape[1], len(faces), *size)
         ctx.save_for_backward(out, positions, indices)
         ctx.place = (clip.device, clip.dtype)
@@ -73,7 +76,7 @@ class _Interpolate(torch.autograd.Function):
     def forward(ctx: Any, attributes: Tensor, rast: Tensor, faces: Tensor) -> Tensor:
         table, raster, indices = _dense(attributes), _dense(rast), _dense(faces, torch.int32)
         batch, height, width, _ = raster.shape
-        out = torch.empty(batch, height, width, table.shape[2])
+        out = _empty(batch, height, width, table.shape[2])
         ctx.sizes = (len(table), batch, table.shape[1], len(indices), height * width, table.shape[2])
         ctx.save_for_backward(table, raster, indices)
         ctx.places = (attributes.device, attributes.dtype), (rast.device, rast.dtype)
@@ -105,7 +108,7 @@ class _Texture(torch.autograd.Function):
         depths = None if level is None else _dense(level)
         batch, height, width, _ = places.shape
         channels = texels.shape[2]
-        out = torch.empty(batch, height, width, channels)
+        out = _empty(batch, height, width, channels)
         ctx.sizes = (len(texels), batch, *shape, channels, height * width, *modes)
         ctx.save_for_backward(texels, places, depths)
         ctx.places = tuple(None if t is None else (t.device, t.dtype) for t in (pyramid, uv, level))
@@ -156,6 +159,10 @@ def _check(status: int, faces: int) -> None:
         raise ValueError(f"rast names triangles that faces, which holds {faces}, does not have: use the same faces")
     if status == 2:
         raise NumericalError("rast holds values that are not finite: pass it on as rasterize_mesh made it")
+
+
+def _empty(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device="cpu")  # whatever torch's defaults are
 
 
 def _dense(tensor: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

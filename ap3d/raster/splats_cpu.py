@@ -81,6 +81,7 @@ def render(splats: "Splats", cameras: Cameras, sh_degree: int, rule: "SplatRule"
         raise InputError(
             f"an image of {cameras.width} x {cameras.height} px is too large: a side may have {LARGEST_SIDE}"
         )
+    _check_rule(rule)
     rotations = splats.view_rotations
     setting = _Setting(
         _dense(cameras.world2cam), _dense(cameras.intrinsics), cameras.width, cameras.height, sh_degree,
@@ -96,6 +97,16 @@ def render(splats: "Splats", cameras: Cameras, sh_degree: int, rule: "SplatRule"
     return SplatImages(color, alpha, depth, boxes[..., 3], means2d)
 
 
+def _check_rule(rule: "SplatRule") -> None:
+    """float32 holds 1 - alpha and the logarithm of the cut only within these."""
+    within = 0 < rule.alpha_clamp <= 0.99999 and min(rule.cut, rule.stop) >= 1e-30 and max(rule.cut, rule.stop) < 1
+    if not within or not 0 < rule.extent < 1e6 or not 1e-6 <= rule.blur < 1e6 or not 1e-6 <= rule.near <= 1e9:
+        raise InputError(
+            "the CPU rasteriser takes rules with alpha_clamp in 0..0.99999, cut and stop in 1e-30..1, extent above 0, "
+            f"blur of at least 1e-6 and near of 1e-6 to 1e9; got {rule}"
+        )
+
+
 class _Project(torch.autograd.Function):
     """Gaussians to one line of 16 numbers for each in each view (``ap3d_splat``), and their boxes of tiles."""
 
@@ -104,13 +115,13 @@ class _Project(torch.autograd.Function):
         setting: _Setting = arguments[5]
         inputs = tuple(_dense(tensor) for tensor in arguments[:5])
         shape = (len(setting.world2cam), len(inputs[0]))
-        footprints, boxes, means2d = (torch.empty(*shape, size) for size in (16, 4, 2))
+        footprints, boxes, means2d = (_empty(*shape, size) for size in (16, 4, 2))
         out = _Projected(*map(_p, (footprints, boxes, means2d)))
         gaussians, views = setting.gaussians(inputs), setting.views()
-        if not library().ap3d_splats_project(_r(gaussians), _r(views), _r(setting.rule), _r(out), thread_count()):
+        if library().ap3d_splats_project(_r(gaussians), _r(views), _r(setting.rule), _r(out), thread_count()):
             raise NumericalError("a value of the Gaussians is not finite")
         ctx.save_for_backward(*inputs, boxes)
-        ctx.setting, ctx.dtypes = setting, [tensor.dtype for tensor in arguments[:5]]
+        ctx.setting, ctx.places = setting, [(tensor.device, tensor.dtype) for tensor in arguments[:5]]
         ctx.mark_non_differentiable(boxes)
         return footprints, means2d, boxes
 
@@ -123,7 +134,7 @@ class _Project(torch.autograd.Function):
         exchange = _ProjectedGradient(*map(_p, (footprints, means2d, boxes, *out)))
         gaussians, views = setting.gaussians(tuple(inputs)), setting.views()
         library().ap3d_splats_project_backward(_r(gaussians), _r(views), _r(setting.rule), _r(exchange), thread_count())
-        return *(gradient.to(dtype) for gradient, dtype in zip(out, ctx.dtypes, strict=True)), None
+        return *(gradient.to(*place) for gradient, place in zip(out, ctx.places, strict=True)), None
 
 
 class _Kept:
@@ -138,18 +149,16 @@ class _Kept:
 
 
 class _Composite(torch.autograd.Function):
-    """Lines and boxes to images; of a line's gradient only factors, opacity and features are written."""
+    """Lines and boxes to images; of a line's gradient only factors, opacity and features differ from 0."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         footprints, _, boxes = (t.detach() for t in arguments[:3])
         setting: _Setting = arguments[3]
         batch, count = footprints.shape[:2]
-        color = torch.empty(batch, 3, setting.height, setting.width)
+        color = _empty(batch, 3, setting.height, setting.width)
         alpha, depth = torch.empty_like(color[:, :1]), torch.empty_like(color[:, :1])
-        composite = library().ap3d_splats_composite
-        composite.restype = Pointer
-        kept = composite(
+        kept = library().ap3d_splats_composite(
             _p(footprints), _p(boxes), _r(setting.rule), batch, count, setting.width, setting.height,
             _p(color), _p(alpha), _p(depth), thread_count(),
         )  # fmt: skip
@@ -161,12 +170,16 @@ class _Composite(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
         color, alpha, depth = (_dense(g) for g in gradients)
         (footprints,) = ctx.saved_tensors
-        out, means2d = torch.empty_like(footprints), torch.empty(*footprints.shape[:2], 2)
+        out, means2d = torch.empty_like(footprints), _empty(*footprints.shape[:2], 2)
         library().ap3d_splats_composite_backward(
             Pointer(ctx.kept.address), _p(footprints), _p(color), _p(alpha), _p(depth), _p(out), _p(means2d),
             thread_count(),
         )  # fmt: skip
         return out, means2d, None, None
+
+
+def _empty(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device="cpu")  # whatever torch's defaults are
 
 
 def _dense(tensor: Tensor) -> Tensor:

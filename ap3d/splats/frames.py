@@ -48,7 +48,7 @@ def _frames_by_kernel(vertices: Tensor, faces: Tensor) -> TriangleFrames:
         raise IndexError(f"a face names a vertex outside 0..{len(vertices) - 1}")
     count = len(faces)
     given = [vertices.contiguous(), faces.to(torch.int64).contiguous()]
-    out = torch.empty(count, 3, 3), torch.empty(count, 3), torch.empty(count)
+    out = [torch.empty(shape, dtype=torch.float32, device="cpu") for shape in ((count, 3, 3), (count, 3), (count,))]
     pointers = [ctypes.c_void_p(t.data_ptr()) for t in (*given, *out)]
     library().ap3d_triangle_frames(*pointers[:2], count, *pointers[2:])
     return TriangleFrames(*out)

@@ -138,11 +138,13 @@ def pose_gaussians(
         historic: compose local before triangle.
 
     Raises:
-        ValueError: several triangles without ``neutral`` or in the historic order.
+        ValueError: several triangles without ``neutral`` or in the historic order, over 4, or frames of two meshes.
         IndexError: a triangle that the mesh does not have.
     """
     if binding.extra.shape[1] and (neutral is None or historic):
         raise ValueError("Gaussians bound to several triangles need the neutral frames and the order triangle*local")
+    if binding.extra.shape[1] > 3 or (neutral is not None and len(neutral.scale) != len(frames.scale)):
+        raise ValueError("a Gaussian has at most 3 extra triangles, and the neutral mesh as many as the posed one")
     on_cpu = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (xyz, frames.origin))
     if not on_cpu or frames.rotation.requires_grad:
         return pose_reference(xyz, rotation, sizes, binding, frames, neutral, historic)
@@ -174,7 +176,7 @@ class _Call:
     def __init__(self, tensors: tuple[Tensor, ...], binding: Binding, frames: TriangleFrames,
                  neutral: TriangleFrames | None, historic: bool) -> None:  # fmt: skip
         extra = binding.extra.shape[1]
-        parts = [*tensors, binding.first, binding.extra, binding.extra_weights.float()]
+        parts = [*tensors, binding.first.long(), binding.extra.long(), binding.extra_weights.float()]
         self._kept = [t.detach().contiguous() for t in parts]
         addresses = [t.data_ptr() for t in self._kept]
         self._bound = _Bound(*addresses, len(tensors[0]), extra, historic)
@@ -189,14 +191,18 @@ class _Call:
         return [ctypes.byref(self._bound), *(None if f is None else ctypes.byref(f) for f in self._frames)]
 
 
+def _empty(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device="cpu")  # whatever torch's defaults are
+
+
 class _Pose(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:
         xyz, rotation, sizes, binding, frames, neutral, historic = arguments
         call = _Call((xyz, rotation, sizes), binding, frames, neutral, historic)
         count = len(xyz)
-        out = [torch.empty(count, size) for size in (3, 4, 3)]
-        turns = None if neutral is None else torch.empty(count, 3, 3)
+        out = [_empty(count, size) for size in (3, 4, 3)]
+        turns = None if neutral is None else _empty(count, 3, 3)
         posed = _Posed(*(None if t is None else t.data_ptr() for t in (*out, turns)))
         library().ap3d_splats_pose(*call.arguments(), ctypes.byref(posed), thread_count())
         ctx.save_for_backward(xyz, rotation, sizes)
@@ -210,7 +216,7 @@ class _Pose(torch.autograd.Function):
         tensors = ctx.saved_tensors
         incoming = [g.float().contiguous() for g in gradients[:3]]
         call = _Call(tensors, *ctx.rest)
-        out = [torch.empty(len(tensors[0]), size) for size in (3, 4, 3)]
+        out = [_empty(len(tensors[0]), size) for size in (3, 4, 3)]
         posed = _Posed(*(t.data_ptr() for t in incoming), None)
         addresses = [ctypes.c_void_p(t.data_ptr()) for t in out]
         library().ap3d_splats_pose_backward(*call.arguments(), ctypes.byref(posed), *addresses, thread_count())

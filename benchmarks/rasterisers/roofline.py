@@ -122,7 +122,6 @@ def times(scene: Scene, repeats: int = 15) -> dict[str, float]:
                 return function
 
             def timed(*arguments: Any) -> Any:
-                function.restype = ctypes.c_void_p if call == "composite" else ctypes.c_int
                 start = time.perf_counter()
                 result = function(*arguments)
                 taken[call].append(time.perf_counter() - start)

@@ -244,65 +244,69 @@ void ap3d_triangle_frames(const float *vertices, const int64_t *faces, int count
 }
 
 // Extra weights leave the rest to the first binding; `neutral` is needed where there are extra bindings or turns.
-void ap3d_splats_pose(const ap3d_bound *g, const ap3d_frames *posed, const ap3d_frames *neutral, const ap3d_posed *out,
-                      int threads) {
-    const Mesh mesh = read_mesh(*posed, neutral);
-    for_each(*g, threads, [&](size_t n) {
-        const bool several = has_several(*g, n);
-        const Similarity &frame = (several ? mesh.neutral : mesh.posed)[g->binding[n]];
-        float local[4], triangle[4], turn[4], scale = frame.scale, mean[3];
-        transform(frame.rotation, g->xyz + 3 * n, mean);
-        for (int i = 0; i < 3; i++) mean[i] = frame.scale * mean[i] + frame.origin[i];
-        std::memcpy(triangle, frame.quaternion, sizeof triangle);
-        if (several) {
-            const Blend blend(*g, mesh, n);
-            blend.move(mean, out->means + 3 * n);
-            blend.rotation(turn);
-            multiply(turn, frame.quaternion, triangle);
-            scale *= blend.ratio;
-        } else {
-            std::memcpy(out->means + 3 * n, mean, sizeof mean);
-            if (neutral) std::memcpy(turn, mesh.motions[g->binding[n]].quaternion, sizeof turn);
-        }
-        unit(g->rotation + 4 * n, local);
-        if (g->historic)
-            multiply(local, triangle, out->quaternions + 4 * n);
-        else
-            multiply(triangle, local, out->quaternions + 4 * n);
-        for (int i = 0; i < 3; i++) out->scales[3 * n + i] = scale * g->sizes[3 * n + i];
-        if (out->turns) to_matrix(turn, out->turns + 9 * n);
+int ap3d_splats_pose(const ap3d_bound *g, const ap3d_frames *posed, const ap3d_frames *neutral, const ap3d_posed *out,
+                     int threads) {
+    return ap3d::answer([&] {
+        const Mesh mesh = read_mesh(*posed, neutral);
+        for_each(*g, threads, [&](size_t n) {
+            const bool several = has_several(*g, n);
+            const Similarity &frame = (several ? mesh.neutral : mesh.posed)[g->binding[n]];
+            float local[4], triangle[4], turn[4], scale = frame.scale, mean[3];
+            transform(frame.rotation, g->xyz + 3 * n, mean);
+            for (int i = 0; i < 3; i++) mean[i] = frame.scale * mean[i] + frame.origin[i];
+            std::memcpy(triangle, frame.quaternion, sizeof triangle);
+            if (several) {
+                const Blend blend(*g, mesh, n);
+                blend.move(mean, out->means + 3 * n);
+                blend.rotation(turn);
+                multiply(turn, frame.quaternion, triangle);
+                scale *= blend.ratio;
+            } else {
+                std::memcpy(out->means + 3 * n, mean, sizeof mean);
+                if (neutral) std::memcpy(turn, mesh.motions[g->binding[n]].quaternion, sizeof turn);
+            }
+            unit(g->rotation + 4 * n, local);
+            if (g->historic)
+                multiply(local, triangle, out->quaternions + 4 * n);
+            else
+                multiply(triangle, local, out->quaternions + 4 * n);
+            for (int i = 0; i < 3; i++) out->scales[3 * n + i] = scale * g->sizes[3 * n + i];
+            if (out->turns) to_matrix(turn, out->turns + 9 * n);
+        });
     });
 }
 
 // `in` holds the gradients by means, quaternions and scales; what is written are those by xyz, rotation and sizes.
-void ap3d_splats_pose_backward(const ap3d_bound *g, const ap3d_frames *posed, const ap3d_frames *neutral,
-                               const ap3d_posed *in, float *xyz, float *rotation, float *sizes, int threads) {
-    const Mesh mesh = read_mesh(*posed, neutral);
-    for_each(*g, threads, [&](size_t n) {
-        const bool several = has_several(*g, n);
-        const Similarity &frame = (several ? mesh.neutral : mesh.posed)[g->binding[n]];
-        float triangle[4], mean[3], scale = frame.scale;
-        std::memcpy(triangle, frame.quaternion, sizeof triangle);
-        std::memcpy(mean, in->means + 3 * n, sizeof mean);
-        if (several) {
-            const Blend blend(*g, mesh, n);
-            blend.move_backward(in->means + 3 * n, mean);
-            float turn[4];
-            blend.rotation(turn);
-            multiply(turn, frame.quaternion, triangle);
-            scale *= blend.ratio;
-        }
-        transform_transposed(frame.rotation, mean, xyz + 3 * n);
-        for (int i = 0; i < 3; i++) xyz[3 * n + i] *= frame.scale, sizes[3 * n + i] = scale * in->scales[3 * n + i];
-        float local[4], inverse[4], v[4], dot = 0;
-        const float length = unit(g->rotation + 4 * n, local);
-        conjugate(triangle, inverse);
-        if (g->historic)
-            multiply(in->quaternions + 4 * n, inverse, v);
-        else
-            multiply(inverse, in->quaternions + 4 * n, v);
-        for (int c = 0; c < 4; c++) dot += v[c] * local[c];
-        for (int c = 0; c < 4; c++) rotation[4 * n + c] = (v[c] - dot * local[c]) / length;
+int ap3d_splats_pose_backward(const ap3d_bound *g, const ap3d_frames *posed, const ap3d_frames *neutral,
+                              const ap3d_posed *in, float *xyz, float *rotation, float *sizes, int threads) {
+    return ap3d::answer([&] {
+        const Mesh mesh = read_mesh(*posed, neutral);
+        for_each(*g, threads, [&](size_t n) {
+            const bool several = has_several(*g, n);
+            const Similarity &frame = (several ? mesh.neutral : mesh.posed)[g->binding[n]];
+            float triangle[4], mean[3], scale = frame.scale;
+            std::memcpy(triangle, frame.quaternion, sizeof triangle);
+            std::memcpy(mean, in->means + 3 * n, sizeof mean);
+            if (several) {
+                const Blend blend(*g, mesh, n);
+                blend.move_backward(in->means + 3 * n, mean);
+                float turn[4];
+                blend.rotation(turn);
+                multiply(turn, frame.quaternion, triangle);
+                scale *= blend.ratio;
+            }
+            transform_transposed(frame.rotation, mean, xyz + 3 * n);
+            for (int i = 0; i < 3; i++) xyz[3 * n + i] *= frame.scale, sizes[3 * n + i] = scale * in->scales[3 * n + i];
+            float local[4], inverse[4], v[4], dot = 0;
+            const float length = unit(g->rotation + 4 * n, local);
+            conjugate(triangle, inverse);
+            if (g->historic)
+                multiply(in->quaternions + 4 * n, inverse, v);
+            else
+                multiply(inverse, in->quaternions + 4 * n, v);
+            for (int c = 0; c < 4; c++) dot += v[c] * local[c];
+            for (int c = 0; c < 4; c++) rotation[4 * n + c] = (v[c] - dot * local[c]) / length;
+        });
     });
 }
 

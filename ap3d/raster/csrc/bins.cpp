@@ -3,6 +3,7 @@
 #include "bins.h"
 
 #include <cstring>
+#include <new>
 
 namespace {
 
@@ -27,17 +28,19 @@ void each_tile(const ap3d_box &box, int columns, Visit visit) {
 // The seen Gaussians in order of their index, and the slots of all.
 void Bins::choose(const ap3d_box *boxes, int count) {
     keys_.resize(count), sorted_.resize(count), first_slots.resize(count + 1);
-    int seen = 0, slot = 0;
+    int seen = 0;
+    int64_t slot = 0;
     for (int i = 0; i < count; i++) {
         const ap3d_box &box = boxes[i];
         const Range x(box.columns), y(box.rows);
         const int tiles = (x.end - x.first) * (y.end - y.first);
-        first_slots[i] = slot, slot += tiles;
+        first_slots[i] = (int32_t)slot, slot += tiles;
+        if (slot > INT32_MAX) throw std::bad_alloc();  // the moments of as many would fill 137 GB
         std::memcpy(&keys_[seen].depth, &box.depth, 4);  // positive floats order like their bits
         keys_[seen].gaussian = i;
         seen += tiles > 0;
     }
-    first_slots[count] = slot, seen_ = seen;
+    first_slots[count] = (int32_t)slot, seen_ = seen;
 }
 
 void Bins::count_digits(int chunk, int chunks, int shift) {

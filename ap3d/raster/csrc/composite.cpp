@@ -23,6 +23,7 @@ struct Composite {  // what the backward pass needs
     Buffer<float> transmittance;  // of each tile, in the order of its blocks
     Buffer<int32_t> last;
     Buffer<Moments> moments;
+    std::mutex backward;  // two threads may go back through one picture
 
     size_t bytes() const {
         size_t sum = transmittance.bytes() + last.bytes() + moments.bytes();
@@ -37,17 +38,17 @@ struct Shelf {
     std::mutex mutex;
     std::vector<std::unique_ptr<Composite>> free;
 
-    Composite *take() {
+    Shelf() { free.reserve(ROOM); }
+    std::unique_ptr<Composite> take() {
         std::lock_guard<std::mutex> lock(mutex);
-        if (free.empty()) return new Composite;
-        Composite *c = free.back().release();
+        if (free.empty()) return std::make_unique<Composite>();
+        auto c = std::move(free.back());
         free.pop_back();
         return c;
     }
-    void give(Composite *c) {
-        std::unique_ptr<Composite> owned(c);
+    void give(std::unique_ptr<Composite> c) {
         std::lock_guard<std::mutex> lock(mutex);
-        if (free.size() < ROOM && owned->bytes() <= LARGEST) free.push_back(std::move(owned));
+        if (free.size() < ROOM && c->bytes() <= LARGEST) free.push_back(std::move(c));
     }
 } SHELF;
 
@@ -126,6 +127,7 @@ void reduce(const Composite &c, const ap3d_splat &s, const Moments *moments, int
     }
     const float ux = s.l11 * m.gx + s.l21 * m.gy, uy = s.l22 * m.gy;  // sums of g u and g v
     means2d[0] = -s.l11 * ux, means2d[1] = -(s.l21 * ux + s.l22 * uy);
+    out = {};  // the rest takes no gradient
     out.l11 = -(s.l11 * m.gxx + s.l21 * m.gxy);
     out.l21 = -(s.l11 * m.gxy + s.l21 * m.gyy);
     out.l22 = -s.l22 * m.gyy;
@@ -137,10 +139,11 @@ void reduce(const Composite &c, const ap3d_splat &s, const Moments *moments, int
 
 extern "C" {
 
-// color [B,3,H,W], alpha and depth [B,1,H,W] are written whole. Returns what the backward pass needs, to be released.
+// color [B,3,H,W], alpha and depth [B,1,H,W] are written whole. Returns what the backward pass needs, to be released;
+// null where memory is short.
 void *ap3d_splats_composite(const ap3d_splat *splats, const ap3d_box *boxes, const ap3d_rule *rule, int batch, int count,
-                            int width, int height, float *color, float *alpha, float *depth, int threads) {
-    Composite *c = SHELF.take();
+                            int width, int height, float *color, float *alpha, float *depth, int threads) try {
+    auto c = SHELF.take();
     c->rule = *rule, c->batch = batch, c->count = count, c->width = width, c->height = height;
     c->columns = (width + AP3D_TILE - 1) / AP3D_TILE;
     c->tiles = c->columns * ((height + AP3D_TILE - 1) / AP3D_TILE);
@@ -153,38 +156,45 @@ void *ap3d_splats_composite(const ap3d_splat *splats, const ap3d_box *boxes, con
         team.each(batch * c->tiles,
                   [&](int i) { draw_tile(*c, splats, i / c->tiles, i % c->tiles, color, alpha, depth); });
     });
-    return c;
+    return c.release();
+} catch (...) {
+    return nullptr;
 }
 
-// Writes factors, opacity and features of `out` [B,N], zeros where a Gaussian is not seen, and means2d [B,N,2].
-void ap3d_splats_composite_backward(void *composite, const ap3d_splat *splats, const float *color, const float *alpha,
+// Writes `out` [B,N], zeros but for factors, opacity and features of Gaussians that are seen, and means2d [B,N,2].
+int ap3d_splats_composite_backward(void *composite, const ap3d_splat *splats, const float *color, const float *alpha,
                                     const float *depth, ap3d_splat *out, float *means2d, int threads) {
-    auto &c = *static_cast<Composite *>(composite);
-    std::vector<size_t> starts(c.batch + 1);
-    for (int b = 0; b < c.batch; b++) starts[b + 1] = starts[b] + c.bins[b].items.size();
-    c.moments.resize(starts[c.batch]);
-    const int chunks = (c.count + CHUNK - 1) / CHUNK;
-    ap3d::on_team(threads, [&](ap3d::Team &team) {
-        team.each(c.batch * c.tiles, [&](int i) {
-            const int b = i / c.tiles;
-            draw_tile_backward(c, splats, b, i % c.tiles, color, alpha, depth, c.moments.data() + starts[b]);
-        });
-        team.each(c.batch * chunks, [&](int i) {
-            const int b = i / chunks, first = i % chunks * CHUNK;
-            const auto &slots = c.bins[b].first_slots;
-            for (int n = first; n < std::min(c.count, first + CHUNK); n++) {
-                const size_t at = (size_t)b * c.count + n;
-                if (slots[n + 1] == slots[n]) {
-                    std::memset(out + at, 0, sizeof *out), means2d[2 * at] = means2d[2 * at + 1] = 0;
-                    continue;
+    return ap3d::answer([&] {
+        auto &c = *static_cast<Composite *>(composite);
+        std::lock_guard<std::mutex> lock(c.backward);
+        std::vector<size_t> starts(c.batch + 1);
+        for (int b = 0; b < c.batch; b++) starts[b + 1] = starts[b] + c.bins[b].items.size();
+        c.moments.resize(starts[c.batch]);
+        const int chunks = (c.count + CHUNK - 1) / CHUNK;
+        ap3d::on_team(threads, [&](ap3d::Team &team) {
+            team.each(c.batch * c.tiles, [&](int i) {
+                const int b = i / c.tiles;
+                draw_tile_backward(c, splats, b, i % c.tiles, color, alpha, depth, c.moments.data() + starts[b]);
+            });
+            team.each(c.batch * chunks, [&](int i) {
+                const int b = i / chunks, first = i % chunks * CHUNK;
+                const auto &slots = c.bins[b].first_slots;
+                for (int n = first; n < std::min(c.count, first + CHUNK); n++) {
+                    const size_t at = (size_t)b * c.count + n;
+                    if (slots[n + 1] == slots[n]) {
+                        std::memset(out + at, 0, sizeof *out), means2d[2 * at] = means2d[2 * at + 1] = 0;
+                        continue;
+                    }
+                    reduce(c, splats[at], c.moments.data() + starts[b] + slots[n], slots[n + 1] - slots[n], out[at],
+                           means2d + 2 * at);
                 }
-                reduce(c, splats[at], c.moments.data() + starts[b] + slots[n], slots[n + 1] - slots[n], out[at],
-                       means2d + 2 * at);
-            }
+            });
         });
     });
 }
 
-void ap3d_splats_release(void *composite) { SHELF.give(static_cast<Composite *>(composite)); }
+void ap3d_splats_release(void *composite) {
+    SHELF.give(std::unique_ptr<Composite>(static_cast<Composite *>(composite)));
+}
 
 }  // extern "C"

@@ -204,81 +204,87 @@ extern "C" {
 
 // beyond [face_count, 3]: for each edge, named 3 * face + the corner opposite, the name of the same edge in another
 // triangle, or -1. Where more than two share an edge, each names the next one.
-void ap3d_mesh_topology(const int *faces, int face_count, int vertices, int *beyond) {
-    std::vector<int> start(vertices + 1, 0), edges(3 * (size_t)face_count);
-    auto ends = [&](int e, int &low, int &high) {
-        const int *face = faces + e / 3 * 3;
-        low = face[(e + 1) % 3], high = face[(e + 2) % 3];
-        if (low > high) std::swap(low, high);
-    };
-    int low, high, other_low, other_high;
-    for (int e = 0; e < 3 * face_count; e++) ends(e, low, high), start[low]++;
-    for (int v = 0, sum = 0; v <= vertices; v++) sum += start[v], start[v] = sum;
-    for (int e = 3 * face_count - 1; e >= 0; e--) ends(e, low, high), edges[--start[low]] = e;
-    for (int v = 0; v < vertices; v++) {
-        auto first = edges.begin() + start[v], last = edges.begin() + start[v + 1];
-        std::stable_sort(first, last, [&](int a, int b) {
-            ends(a, low, high), ends(b, other_low, other_high);
-            return high < other_high;
-        });
-        for (auto group = first; group != last;) {
-            ends(*group, low, high);
-            auto end = group;
-            for (; end != last; ++end)
-                if (ends(*end, other_low, other_high), other_high != high) break;
-            bool alone = end - group == 1 || low == high;
-            for (auto e = group; e != end; ++e) beyond[*e] = alone ? -1 : e + 1 == end ? *group : e[1];
-            group = end;
+int ap3d_mesh_topology(const int *faces, int face_count, int vertices, int *beyond) {
+    return answer([&] {
+        std::vector<int> start(vertices + 1, 0), edges(3 * (size_t)face_count);
+        auto ends = [&](int e, int &low, int &high) {
+            const int *face = faces + e / 3 * 3;
+            low = face[(e + 1) % 3], high = face[(e + 2) % 3];
+            if (low > high) std::swap(low, high);
+        };
+        int low, high, other_low, other_high;
+        for (int e = 0; e < 3 * face_count; e++) ends(e, low, high), start[low]++;
+        for (int v = 0, sum = 0; v <= vertices; v++) sum += start[v], start[v] = sum;
+        for (int e = 3 * face_count - 1; e >= 0; e--) ends(e, low, high), edges[--start[low]] = e;
+        for (int v = 0; v < vertices; v++) {
+            auto first = edges.begin() + start[v], last = edges.begin() + start[v + 1];
+            std::stable_sort(first, last, [&](int a, int b) {
+                ends(a, low, high), ends(b, other_low, other_high);
+                return high < other_high;
+            });
+            for (auto group = first; group != last;) {
+                ends(*group, low, high);
+                auto end = group;
+                for (; end != last; ++end)
+                    if (ends(*end, other_low, other_high), other_high != high) break;
+                bool alone = end - group == 1 || low == high;
+                for (auto e = group; e != end; ++e) beyond[*e] = alone ? -1 : e + 1 == end ? *group : e[1];
+                group = end;
+            }
         }
-    }
+    });
 }
 
 // color and out [batch, height, width, channels]; positions [batch, vertices, 4] clip space.
 int ap3d_mesh_antialias(const float *color, const float *raster, const float *positions, const int *faces,
                         const int *beyond, int batch, int vertices, int face_count, int height, int width,
                         int channels, float *out, int threads) {
-    const size_t pixels = (size_t)height * width;
-    std::atomic<int> status{MESH_OK};
-    copy(color, batch * pixels * channels, out, threads);
-    for (int b = 0; b < batch; b++) {
-        Scene s{raster + 4 * b * pixels, positions + 4 * (size_t)b * vertices, faces, beyond, face_count, height, width};
-        const float *own = color + b * pixels * channels;
-        float *image = out + b * pixels * channels;
-        for (const auto &band : find_blends(s, vertices, status, threads))
-            for (const Blend &blend : band) {
-                const float *from = own + (size_t)blend.source * channels, *at = own + (size_t)blend.target * channels;
-                float *target = image + (size_t)blend.target * channels;
-                for (int c = 0; c < channels; c++) target[c] += blend.weight * (from[c] - at[c]);
-            }
-    }
-    return status;
+    return answer([&] {
+        const size_t pixels = (size_t)height * width;
+        std::atomic<int> status{MESH_OK};
+        copy(color, batch * pixels * channels, out, threads);
+        for (int b = 0; b < batch; b++) {
+            Scene s{raster + 4 * b * pixels, positions + 4 * (size_t)b * vertices, faces, beyond, face_count, height, width};
+            const float *own = color + b * pixels * channels;
+            float *image = out + b * pixels * channels;
+            for (const auto &band : find_blends(s, vertices, status, threads))
+                for (const Blend &blend : band) {
+                    const float *from = own + (size_t)blend.source * channels, *at = own + (size_t)blend.target * channels;
+                    float *target = image + (size_t)blend.target * channels;
+                    for (int c = 0; c < channels; c++) target[c] += blend.weight * (from[c] - at[c]);
+                }
+        }
+        return status.load();
+    });
 }
 
 // Gradients to the colours (written whole) and to the positions (zeroed by the caller).
-void ap3d_mesh_antialias_backward(const float *gradient_out, const float *color, const float *raster,
-                                  const float *positions, const int *faces, const int *beyond, int batch,
-                                  int vertices, int face_count, int height, int width, int channels, float boost,
-                                  float *gradient_color, float *gradient_positions, int threads) {
-    const size_t pixels = (size_t)height * width;
-    std::atomic<int> ignored{MESH_OK};
-    copy(gradient_out, batch * pixels * channels, gradient_color, threads);
-    for (int b = 0; b < batch; b++) {
-        Scene s{raster + 4 * b * pixels, positions + 4 * (size_t)b * vertices, faces, beyond, face_count, height, width};
-        const size_t base = b * pixels;
-        for (const auto &band : find_blends(s, vertices, ignored, threads))
-            for (const Blend &blend : band) {
-                const size_t target = (base + blend.target) * channels, source = (base + blend.source) * channels;
-                double to_weight = 0;
-                for (int c = 0; c < channels; c++) {
-                    float g = gradient_out[target + c];
-                    gradient_color[source + c] += blend.weight * g;
-                    gradient_color[target + c] -= blend.weight * g;
-                    to_weight += (double)g * (color[source + c] - color[target + c]);
+int ap3d_mesh_antialias_backward(const float *gradient_out, const float *color, const float *raster,
+                                 const float *positions, const int *faces, const int *beyond, int batch,
+                                 int vertices, int face_count, int height, int width, int channels, float boost,
+                                 float *gradient_color, float *gradient_positions, int threads) {
+    return answer([&] {
+        const size_t pixels = (size_t)height * width;
+        std::atomic<int> ignored{MESH_OK};
+        copy(gradient_out, batch * pixels * channels, gradient_color, threads);
+        for (int b = 0; b < batch; b++) {
+            Scene s{raster + 4 * b * pixels, positions + 4 * (size_t)b * vertices, faces, beyond, face_count, height, width};
+            const size_t base = b * pixels;
+            for (const auto &band : find_blends(s, vertices, ignored, threads))
+                for (const Blend &blend : band) {
+                    const size_t target = (base + blend.target) * channels, source = (base + blend.source) * channels;
+                    double to_weight = 0;
+                    for (int c = 0; c < channels; c++) {
+                        float g = gradient_out[target + c];
+                        gradient_color[source + c] += blend.weight * g;
+                        gradient_color[target + c] -= blend.weight * g;
+                        to_weight += (double)g * (color[source + c] - color[target + c]);
+                    }
+                    if (!blend.fixed && to_weight != 0)
+                        move_edge(s, blend, boost * to_weight, gradient_positions + 4 * (size_t)b * vertices);
                 }
-                if (!blend.fixed && to_weight != 0)
-                    move_edge(s, blend, boost * to_weight, gradient_positions + 4 * (size_t)b * vertices);
-            }
-    }
+        }
+    });
 }
 
 }  // extern "C"

@@ -72,46 +72,50 @@ extern "C" {
 // attributes [attribute_batch (1 or batch), vertices, channels]; raster and out [batch, pixels, 4 | channels].
 int ap3d_mesh_interpolate(const float *attributes, const float *raster, const int *faces, int attribute_batch,
                           int batch, int vertices, int face_count, int pixels, int channels, float *out, int threads) {
-    const Sizes s{attribute_batch, batch, vertices, face_count, pixels, channels};
-    std::atomic<int> status{MESH_OK};
-    on_team(threads, [&](Team &team) {
-        for (int b = 0; b < batch; b++)
-            each_chunk(team, pixels, CHUNK, [&](size_t first, size_t last) {
-                with_channels(channels, [&](auto known) {
-                    const size_t base = (size_t)b * pixels;
-                    int found = blend(attributes + s.table(b), raster + 4 * base, faces, face_count, first, last,
-                                      known, out + base * channels);
-                    if (found) raise_status(status, found);
+    return answer([&] {
+        const Sizes s{attribute_batch, batch, vertices, face_count, pixels, channels};
+        std::atomic<int> status{MESH_OK};
+        on_team(threads, [&](Team &team) {
+            for (int b = 0; b < batch; b++)
+                each_chunk(team, pixels, CHUNK, [&](size_t first, size_t last) {
+                    with_channels(channels, [&](auto known) {
+                        const size_t base = (size_t)b * pixels;
+                        int found = blend(attributes + s.table(b), raster + 4 * base, faces, face_count, first, last,
+                                          known, out + base * channels);
+                        if (found) raise_status(status, found);
+                    });
                 });
-            });
+        });
+        return status.load();
     });
-    return status;
 }
 
 // Gradients to the attributes (zeroed by the caller) and, unless null, to the raster (written whole).
-void ap3d_mesh_interpolate_backward(const float *gradient_out, const float *attributes, const float *raster,
-                                    const int *faces, int attribute_batch, int batch, int vertices, int face_count,
-                                    int pixels, int channels, float *gradient, float *gradient_raster, int threads) {
-    const Sizes s{attribute_batch, batch, vertices, face_count, pixels, channels};
-    CornerBands corners(vertices, face_count, pixels, threads);
-    on_team(threads, [&](Team &team) {
-        corners.prepare(team, faces, face_count);
-        for (int b = 0; b < batch; b++) {
-            const size_t base = (size_t)b * pixels;
-            const float *hits = raster + 4 * base, *incoming = gradient_out + base * channels;
-            float *table = gradient + s.table(b);
-            auto mask = [&](int i) { return corners.of(hits, i, face_count); };
-            with_channels(channels, [&](auto known) {
-                scatter_in_order(team, corners.bands, pixels, corners.seen.get(), mask, [&](int i, int low, int high) {
-                    give_corners(hits, i, faces, face_count, known, incoming, low, high, table);
+int ap3d_mesh_interpolate_backward(const float *gradient_out, const float *attributes, const float *raster,
+                                   const int *faces, int attribute_batch, int batch, int vertices, int face_count,
+                                   int pixels, int channels, float *gradient, float *gradient_raster, int threads) {
+    return answer([&] {
+        const Sizes s{attribute_batch, batch, vertices, face_count, pixels, channels};
+        CornerBands corners(vertices, face_count, pixels, threads);
+        on_team(threads, [&](Team &team) {
+            corners.prepare(team, faces, face_count);
+            for (int b = 0; b < batch; b++) {
+                const size_t base = (size_t)b * pixels;
+                const float *hits = raster + 4 * base, *incoming = gradient_out + base * channels;
+                float *table = gradient + s.table(b);
+                auto mask = [&](int i) { return corners.of(hits, i, face_count); };
+                with_channels(channels, [&](auto known) {
+                    scatter_in_order(team, corners.bands, pixels, corners.seen.get(), mask, [&](int i, int low, int high) {
+                        give_corners(hits, i, faces, face_count, known, incoming, low, high, table);
+                    });
                 });
-            });
-            if (gradient_raster)
-                each_chunk(team, pixels, CHUNK, [&](size_t first, size_t last) {
-                    gradient_of_raster(attributes + s.table(b), incoming, hits, faces, face_count, first, last,
-                                       channels, gradient_raster + 4 * base);
-                });
-        }
+                if (gradient_raster)
+                    each_chunk(team, pixels, CHUNK, [&](size_t first, size_t last) {
+                        gradient_of_raster(attributes + s.table(b), incoming, hits, faces, face_count, first, last,
+                                           channels, gradient_raster + 4 * base);
+                    });
+            }
+        });
     });
 }
 

@@ -244,8 +244,8 @@ void prepare(Team &team, Batch &batch, const float *positions, const int *faces,
 }
 
 // Working memory that stays for the next call: fresh pages would cost as much as the work itself.
-class Pool {
-   public:
+class Spare {
+  public:
     std::unique_ptr<Batch> take() {
         std::lock_guard<std::mutex> lock(mutex_);
         auto batch = std::move(kept_);
@@ -257,14 +257,14 @@ class Pool {
         kept_ = std::move(batch);
     }
 
-   private:
+  private:
     static constexpr int LARGEST = 1 << 18;  // faces whose memory, about 25 MB, may stay
     std::mutex mutex_;
     std::unique_ptr<Batch> kept_;
 };
 
-Pool &pool() {
-    static Pool *one = new Pool;  // never destroyed: threads may outlive the end of main
+Spare &spare() {
+    static Spare *one = new Spare;  // never destroyed: threads may outlive the end of main
     return *one;
 }
 
@@ -314,43 +314,47 @@ int ap3d_mesh_limit(int level) {
 }
 
 // positions [batch, vertices, 4] clip space; faces [face_count, 3]; out [batch, height, width, 4], written whole.
-void ap3d_mesh_rasterize(const float *positions, const int *faces, int batch, int vertices, int face_count, int height,
-                         int width, float *out, int threads) {
-    const Frame frame(height, width);
-    const auto draw = best_draw_tile();
-    auto prepared = pool().take();
-    prepared->vertices.resize(vertices);
-    prepared->chunks.resize((face_count + chunk_size(face_count) - 1) / chunk_size(face_count));
-    on_team(threads, [&](Team &team) {
-        for (int b = 0; b < batch; b++) {
-            const float *base = positions + 4 * (size_t)b * vertices;
-            prepare(team, *prepared, base, faces, face_count, frame);
-            Image image{base, faces, *prepared, frame, out + 4 * (size_t)b * height * width};
-            each_chunk(team, frame.tiles(), 1, [&](size_t first, size_t last) {
-                for (size_t tile = first; tile < last; tile++) draw(image, (int)tile);
-            });
-        }
+int ap3d_mesh_rasterize(const float *positions, const int *faces, int batch, int vertices, int face_count, int height,
+                        int width, float *out, int threads) {
+    return answer([&] {
+        const Frame frame(height, width);
+        const auto draw = best_draw_tile();
+        auto prepared = spare().take();
+        prepared->vertices.resize(vertices);
+        prepared->chunks.resize((face_count + chunk_size(face_count) - 1) / chunk_size(face_count));
+        on_team(threads, [&](Team &team) {
+            for (int b = 0; b < batch; b++) {
+                const float *base = positions + 4 * (size_t)b * vertices;
+                prepare(team, *prepared, base, faces, face_count, frame);
+                Image image{base, faces, *prepared, frame, out + 4 * (size_t)b * height * width};
+                each_chunk(team, frame.tiles(), 1, [&](size_t first, size_t last) {
+                    for (size_t tile = first; tile < last; tile++) draw(image, (int)tile);
+                });
+            }
+        });
+        spare().give(std::move(prepared), std::max(face_count, vertices));
     });
-    pool().give(std::move(prepared), std::max(face_count, vertices));
 }
 
 // Gradient of u and v (the first two of gradient_out's four channels) to positions [batch, vertices, 4], which the
 // caller has zeroed. z/w passes none, as in nvdiffrast.
-void ap3d_mesh_rasterize_backward(const float *gradient_out, const float *raster, const float *positions,
-                                 const int *faces, int batch, int vertices, int face_count, int height, int width,
-                                 float *gradient, int threads) {
-    CornerBands corners(vertices, face_count, height * width, threads);
-    on_team(threads, [&](Team &team) {
-        corners.prepare(team, faces, face_count);
-        for (int b = 0; b < batch; b++) {
-            const size_t first = 4 * (size_t)b * height * width;
-            PositionGradient give{gradient_out + first, raster + first, positions + 4 * (size_t)b * vertices,
-                                  faces, face_count, height, width, gradient + 4 * (size_t)b * vertices};
-            scatter_in_order(
-                team, corners.bands, height * width, corners.seen.get(),
-                [&](int i) { return corners.of(raster + first, i, face_count); },
-                [&](int i, int low, int high) { give.add(i, low, high); });
-        }
+int ap3d_mesh_rasterize_backward(const float *gradient_out, const float *raster, const float *positions,
+                                const int *faces, int batch, int vertices, int face_count, int height, int width,
+                                float *gradient, int threads) {
+    return answer([&] {
+        CornerBands corners(vertices, face_count, height * width, threads);
+        on_team(threads, [&](Team &team) {
+            corners.prepare(team, faces, face_count);
+            for (int b = 0; b < batch; b++) {
+                const size_t first = 4 * (size_t)b * height * width;
+                PositionGradient give{gradient_out + first, raster + first, positions + 4 * (size_t)b * vertices,
+                                      faces, face_count, height, width, gradient + 4 * (size_t)b * vertices};
+                scatter_in_order(
+                    team, corners.bands, height * width, corners.seen.get(),
+                    [&](int i) { return corners.of(raster + first, i, face_count); },
+                    [&](int i, int low, int high) { give.add(i, low, high); });
+            }
+        });
     });
 }
 

@@ -197,41 +197,45 @@ extern "C" {
 
 // texture [texture_batch (1 or batch), texels of all levels, channels]; uv [batch, pixels, 2]; level [batch, pixels]
 // or null; out [batch, pixels, channels], written whole.
-void ap3d_mesh_texture(const float *texture, const float *uv, const float *level, int texture_batch, int batch,
-                       int height, int width, int levels, int channels, int pixels, int boundary, int linear,
-                       int blend, float *out, int threads) {
-    const Request r{texture, uv,     level, texture_batch,
-                    pixels,  linear, blend, describe(height, width, levels, channels, boundary)};
-    on_team(threads, [&](Team &team) {
-        for (int b = 0; b < batch; b++)
-            each_chunk(team, pixels, CHUNK, [&](size_t first, size_t last) {
-                with_channels(channels, [&](auto known) { look_up(r, b, first, last, known, out); });
-            });
+int ap3d_mesh_texture(const float *texture, const float *uv, const float *level, int texture_batch, int batch,
+                      int height, int width, int levels, int channels, int pixels, int boundary, int linear,
+                      int blend, float *out, int threads) {
+    return answer([&] {
+        const Request r{texture, uv,     level, texture_batch,
+                        pixels,  linear, blend, describe(height, width, levels, channels, boundary)};
+        on_team(threads, [&](Team &team) {
+            for (int b = 0; b < batch; b++)
+                each_chunk(team, pixels, CHUNK, [&](size_t first, size_t last) {
+                    with_channels(channels, [&](auto known) { look_up(r, b, first, last, known, out); });
+                });
+        });
     });
 }
 
 // Gradients to the texture (zeroed by the caller), to uv and, unless null, to the level (written whole).
-void ap3d_mesh_texture_backward(const float *gradient_out, const float *texture, const float *uv, const float *level,
-                                int texture_batch, int batch, int height, int width, int levels, int channels,
-                                int pixels, int boundary, int linear, int blend, float *gradient_texture,
-                                float *gradient_uv, float *gradient_level, int threads) {
-    const Request r{texture, uv,     level, texture_batch,
-                    pixels,  linear, blend, describe(height, width, levels, channels, boundary)};
-    const Bands bands((int)r.pyramid.texels, threads);
-    std::unique_ptr<uint32_t[]> masks(new uint32_t[threads > 1 ? pixels : 1]), seen(new uint32_t[pixels / 64 + 1]);
-    on_team(threads, [&](Team &team) {
-        for (int b = 0; b < batch; b++)
-            with_channels(channels, [&](auto known) {
-                uint32_t *noted = team.size() > 1 ? masks.get() : nullptr;
-                each_chunk(team, pixels, CHUNK, [&](size_t first, size_t last) {
-                    gradient_of_places(r, b, first, last, known, gradient_out, bands, gradient_uv, gradient_level, noted);
-                });
-                scatter_in_order(
-                    team, bands, pixels, seen.get(), [&](int i) { return noted[i]; },
-                    [&](int i, int low, int high) {
-                        give_texels(r, b, i, known, gradient_out, low, high, gradient_texture + r.table(b));
+int ap3d_mesh_texture_backward(const float *gradient_out, const float *texture, const float *uv, const float *level,
+                               int texture_batch, int batch, int height, int width, int levels, int channels,
+                               int pixels, int boundary, int linear, int blend, float *gradient_texture,
+                               float *gradient_uv, float *gradient_level, int threads) {
+    return answer([&] {
+        const Request r{texture, uv,     level, texture_batch,
+                        pixels,  linear, blend, describe(height, width, levels, channels, boundary)};
+        const Bands bands((int)r.pyramid.texels, threads);
+        std::unique_ptr<uint32_t[]> masks(new uint32_t[threads > 1 ? pixels : 1]), seen(new uint32_t[pixels / 64 + 1]);
+        on_team(threads, [&](Team &team) {
+            for (int b = 0; b < batch; b++)
+                with_channels(channels, [&](auto known) {
+                    uint32_t *noted = team.size() > 1 ? masks.get() : nullptr;
+                    each_chunk(team, pixels, CHUNK, [&](size_t first, size_t last) {
+                        gradient_of_places(r, b, first, last, known, gradient_out, bands, gradient_uv, gradient_level, noted);
                     });
-            });
+                    scatter_in_order(
+                        team, bands, pixels, seen.get(), [&](int i) { return noted[i]; },
+                        [&](int i, int low, int high) {
+                            give_texels(r, b, i, known, gradient_out, low, high, gradient_texture + r.table(b));
+                        });
+                });
+        });
     });
 }
 

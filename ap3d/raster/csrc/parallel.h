@@ -1,11 +1,15 @@
 // Phases of independent items on a team of threads; which thread takes an item never changes a result.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
+#include <new>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -14,10 +18,13 @@
 
 namespace ap3d {
 
+constexpr int MOST_THREADS = 256;
+
 // Where a job stands: the phase in the upper half of `at`, the next item of it in the lower.
 struct Progress {
     std::atomic<uint64_t> at{0};
     std::atomic<int> done{0};
+    std::atomic<bool> failed{false};  // something threw: what is left of the job is passed over
 };
 
 // One thread's part in a job. All members run the same body and so meet the same phases; one that comes late finds
@@ -37,7 +44,7 @@ class Team {
                 if (++spins > 4000) std::this_thread::yield();
                 seen = at.load(std::memory_order_acquire);
             } else if (at.compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel)) {
-                body((int)(seen - phase));
+                attempt([&] { body((int)(seen - phase)); });
                 if (progress_.done.fetch_add(1, std::memory_order_acq_rel) + 1 == count) {
                     progress_.done.store(0, std::memory_order_relaxed);
                     at.store(after, std::memory_order_release);
@@ -50,10 +57,27 @@ class Team {
     // How many may work; the same for every member.
     int size() const { return size_; }
 
+    // The whole part of one member: its body must not start another job. Nothing is thrown; see Progress::failed.
+    template <class Body>
+    static void take_part(int size, Progress &progress, const Body &body) {
+        Team team(size, progress);
+        team.attempt([&] { body(team); });
+    }
+
   private:
     int size_;
     uint32_t phase_ = 0;
     Progress &progress_;
+
+    template <class Work>
+    void attempt(Work work) {
+        if (progress_.failed.load(std::memory_order_relaxed)) return;
+        try {
+            work();
+        } catch (...) {
+            progress_.failed.store(true, std::memory_order_relaxed);
+        }
+    }
 };
 
 // Threads that wait for jobs. They look out for the next one for a moment before they sleep, since the kernels of one
@@ -62,24 +86,31 @@ class Pool {
   public:
     using Body = std::function<void(Team &)>;
 
-    void run(int threads, const Body &body) {
-        std::unique_lock<std::mutex> turn(turn_);
-        Progress progress;
-        Team team(threads, progress);
-        if (threads > 1) {
-            grow(threads - 1);
-            body_ = &body, progress_ = &progress, size_ = threads;
-            {
-                std::lock_guard<std::mutex> lock(mutex_);
-                open_.store(job_.fetch_add(1) + 1);
-            }
-            wake_.notify_all();
+    // One job after another; `threads` is at least 2.
+    void run(int threads, const Body &body, Progress &progress) {
+        std::lock_guard<std::mutex> turn(turn_);
+        grow(threads - 1);
+        body_ = &body, progress_ = &progress, size_ = threads;
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            const unsigned next = job_.load() + 1;
+            open_.store(next);  // before it is seen: who looks out for it must find it open
+            job_.store(next);
         }
-        body(team);
-        if (threads > 1) {
-            open_.store(0);
-            while (inside_.load() > 0) std::this_thread::yield();
-        }
+        wake_.notify_all();
+        Team::take_part(threads, progress, body);
+        open_.store(0);
+        while (inside_.load() > 0) std::this_thread::yield();
+    }
+
+    long process() const { return process_; }
+
+    static long this_process() {
+#if defined(__unix__) || defined(__APPLE__)
+        return getpid();
+#else
+        return 1;
+#endif
     }
 
   private:
@@ -92,6 +123,7 @@ class Pool {
     const Body *body_ = nullptr;
     Progress *progress_ = nullptr;
     int size_ = 0, workers_ = 0;
+    const long process_ = this_process();
 
     void grow(int wanted) {
         for (; workers_ < wanted; workers_++) {
@@ -113,8 +145,7 @@ class Pool {
             seen = job_.load();
             inside_.fetch_add(1);
             if (open_.load() == seen && rank < size_) {  // while it is open nobody changes what it consists of
-                Team team(size_, *progress_);
-                (*body_)(team);
+                Team::take_part(size_, *progress_, *body_);
             }
             inside_.fetch_sub(1);
         }
@@ -128,33 +159,47 @@ class Pool {
 };
 
 // The process's pool, never destroyed: its threads wait in it to the end. A forked child starts its own, since its
-// parent's threads are not there.
+// parent's threads are not there; no lock stands before it, since the parent may have held one.
 inline Pool &thread_pool() {
-    static std::mutex mutex;
-    static Pool *current = nullptr;
-    static long owner = 0;
-    std::lock_guard<std::mutex> lock(mutex);
-#if defined(__unix__) || defined(__APPLE__)
-    const long process = getpid();
-#else
-    const long process = 1;
-#endif
-    if (owner != process) current = new Pool, owner = process;
-    return *current;
+    static std::atomic<Pool *> current{nullptr};
+    Pool *pool = current.load();
+    while (!pool || pool->process() != Pool::this_process()) {
+        auto fresh = std::make_unique<Pool>();
+        if (current.compare_exchange_strong(pool, fresh.get())) return *fresh.release();
+    }
+    return *pool;
 }
 
-// Runs body(team) on up to `threads` threads, the caller's among them.
+// Runs body(team) on up to `threads` threads, the caller's among them. Throws where a member could not allocate.
 template <class Body>
 void on_team(int threads, Body body) {
-    if (threads > 1) return thread_pool().run(threads, body);
     Progress progress;
-    Team team(1, progress);
-    body(team);
+    threads = std::min(threads, MOST_THREADS);
+    if (threads > 1)
+        thread_pool().run(threads, body, progress);
+    else
+        Team::take_part(1, progress, body);
+    if (progress.failed) throw std::bad_alloc();
 }
 
 template <class Body>
 void parallel_for(int count, int threads, Body body) {
     on_team(threads < count ? threads : count, [&](Team &team) { team.each(count, body); });
+}
+
+// Runs what allocates, for callers in C: its answer (0 where it has none), or OUT_OF_MEMORY.
+constexpr int OUT_OF_MEMORY = -1;
+
+template <class Work>
+int answer(Work work) noexcept {
+    try {
+        if constexpr (std::is_void_v<decltype(work())>)
+            return work(), 0;
+        else
+            return work();
+    } catch (...) {  // nothing else is thrown: what is left are sizes that no vector can have
+        return OUT_OF_MEMORY;
+    }
 }
 
 }  // namespace ap3d

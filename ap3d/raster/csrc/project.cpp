@@ -42,22 +42,26 @@ void each_chunk(int count, int threads, Body body) {
 
 extern "C" {
 
-// Writes splats, boxes and means2d whole. Returns 0 when a value of the Gaussians is not finite.
+// Writes splats, boxes and means2d whole. Returns 1 when a value of the Gaussians is not finite, else 0.
 int ap3d_splats_project(const ap3d_gaussians *g, const ap3d_views *cameras, const ap3d_rule *rule,
                         const Projected *out, int threads) {
-    const auto views = read_views(*cameras);
-    std::atomic<bool> finite{true};
-    each_chunk(g->count, threads, [&](int first, int end) {
-        if (!ap3d_kernels().project(g, views.data(), cameras->count, rule, out, first, end)) finite = false;
+    return ap3d::answer([&] {
+        const auto views = read_views(*cameras);
+        std::atomic<bool> finite{true};
+        each_chunk(g->count, threads, [&](int first, int end) {
+            if (!ap3d_kernels().project(g, views.data(), cameras->count, rule, out, first, end)) finite = false;
+        });
+        return finite ? 0 : 1;
     });
-    return finite;
 }
 
-void ap3d_splats_project_backward(const ap3d_gaussians *g, const ap3d_views *cameras, const ap3d_rule *rule,
-                                  const ProjectedGradient *io, int threads) {
-    const auto views = read_views(*cameras);
-    each_chunk(g->count, threads, [&](int first, int end) {
-        ap3d_kernels().project_backward(g, views.data(), cameras->count, rule, io, first, end);
+int ap3d_splats_project_backward(const ap3d_gaussians *g, const ap3d_views *cameras, const ap3d_rule *rule,
+                                 const ProjectedGradient *io, int threads) {
+    return ap3d::answer([&] {
+        const auto views = read_views(*cameras);
+        each_chunk(g->count, threads, [&](int first, int end) {
+            ap3d_kernels().project_backward(g, views.data(), cameras->count, rule, io, first, end);
+        });
     });
 }
 
