@@ -23,10 +23,16 @@ from ap3d.motion.named import DEFAULT_FPS, DEFAULT_SECONDS
 from ap3d.motion.procedural import PROCEDURAL, with_blinks
 from ap3d.motion.speech import speaking
 from ap3d.motion.timing import cut, looped, resampled, smoothed
+from ap3d.portrait_job import checked_seed
 from ap3d.splats.bundle import load_bundle
 from ap3d.storage import Store
 from ap3d.threads import use_threads
 from ap3d.video import FORMATS, VideoWriter
+
+_RANGES = {
+    "fps": (1, 240), "seconds": (0.1, 86400), "max_seconds": (0.1, 86400), "smooth": (0, 1), "start": (0, 86400),
+    "azimuth": (-360, 360), "elevation": (-90, 90),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,10 +118,13 @@ def _deliver(path: Path, target: Target) -> None:
 
 def _checked(options: argparse.Namespace) -> Tensor | None:
     """Refuse what makes no sense; the background's colour ``[3]``, None for transparent."""
-    for name, low, high in (("fps", 1, 240), ("seconds", 0.1, 86400), ("max_seconds", 0.1, 86400), ("smooth", 0, 1)):
+    for name, (low, high) in _RANGES.items():
         value = getattr(options, name)
         if value is not None and not low <= value <= high:
             raise InputError(f"--{name.replace('_', '-')} must lie from {low:g} to {high:g}, got {value:g}")
+    checked_seed(options.seed)
+    if not options.out:
+        raise InputError("--out must name a file or a folder, got ''")
     if options.size < 16 or options.size > 4096 or options.size % 2:
         raise InputError(f"--size must be an even number from 16 to 4096, got {options.size}")
     if options.layout not in LAYOUTS:

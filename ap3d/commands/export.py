@@ -11,6 +11,7 @@ from ap3d.errors import InputError
 from ap3d.export.formats import MESH_FORMAT, export_format
 from ap3d.export.gaussians import export_gaussians, with_expression
 from ap3d.motion import Motion, load_motion
+from ap3d.portrait_job import checked_seed
 from ap3d.rig.protocol import RigParams
 from ap3d.splats.bundle import Bundle, load_bundle
 from ap3d.storage import Store
@@ -96,5 +97,6 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"--head takes angles from -90 to 90 degrees, got {options.head}")
     if options.seconds is not None and not 0.1 <= options.seconds <= 600:
         raise InputError(f"--seconds must lie from 0.1 to 600, got {options.seconds:g}")
+    checked_seed(options.seed)
     if not 64 <= options.texture_size <= 4096:
         raise InputError(f"--texture-size must lie from 64 to 4096, got {options.texture_size}")

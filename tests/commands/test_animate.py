@@ -205,6 +205,8 @@ def wrong(folder: Path) -> list[tuple[list[str], str]]:
         (["--motion", str(folder / "long.npz"), "--basis", "flame1999"], "flame1999"),
         (["--audio", str(folder / "broken.wav")], "damaged or holds no sound"),
         (["--audio", "gone.wav"], "no such file"),
+        (["--seed", "9" * 20], "seed"), (["--seed", "-1"], "seed"), (["--start", "-1"], "--start"),
+        (["--azimuth", "nan"], "--azimuth"), (["--elevation", "91"], "--elevation"), (["--out", ""], "--out"),
         (["--motion", str(folder / "long.npz"), "--start", "1000"], "nothing is left"),
         (["--seconds", "80000", "--max-seconds", "86400"], "an hour"),
     ]  # fmt: skip

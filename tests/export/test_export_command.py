@@ -60,6 +60,7 @@ def test_mesh_takes_a_whole_motion(folder: Path, tmp_path: Path, capsys: pytest.
         (["--format", "obj", "--out", "x.obj"], "unknown format 'obj'; there are: ply, splat, spz, glb, mesh-glb"),
         (["--format", "ply", "--out", "x.splat"], "--out must end in .ply"),
         (["--format", "ply", "--out", "x.ply", "--expression", "grimace"], "has no expression 'grimace'"),
+        (["--format", "ply", "--out", "x.ply", "--seed", "9" * 20], "seed"),
         (["--format", "ply", "--out", "x.ply", "--expression", "jawOpn"], "like it: jawOpen"),
         (["--format", "ply", "--out", "x.ply", "--expression", "smile=much"], "must be a number"),
         (["--format", "ply", "--out", "x.ply", "--expression", "smile=nan"], "must be a number"),
