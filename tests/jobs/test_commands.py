@@ -30,7 +30,7 @@ def stand_in(tmp_path: Path, *prompts: str, **options: Any) -> list[str]:
     return ["stand_in_command", json.dumps(values)]
 
 
-@pytest.mark.parametrize("name", ["generate", "status", "gallery", "compact"])
+@pytest.mark.parametrize("name", ["generate", "status", "gallery", "compact", "evaluate"])
 def test_help_is_quick_and_imports_nothing_heavy(name: str) -> None:
     started = time.perf_counter()
     result = run(f"jobs.{name}", "--help")
