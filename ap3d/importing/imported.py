@@ -17,7 +17,7 @@ from ap3d.importing.source import AvatarSource, find_source, read_file
 from ap3d.rig import load_rig
 from ap3d.rig.protocol import Rig, RigParams
 from ap3d.splats.avatar import GaussianAvatar, Group, group_counts
-from ap3d.splats.bundle import Bundle, bundle_frames
+from ap3d.splats.bundle import Bundle, neutral_frames
 from ap3d.splats.facts import HISTORIC_ORDER, ORDER, REVERSED, SCHEMA_VERSION
 from ap3d.splats.ply import MASKS, read_local
 from ap3d.splats.ply_table import read_table
@@ -69,7 +69,8 @@ def import_avatar(
     if not has_groups:
         placed = replace(placed, group=_groups_by_region(loaded, placed.binding))
     facts = _facts(source, placed, loaded, historic, hashlib.sha256(gaussians).hexdigest(), notes)
-    return Imported(Bundle(facts, placed, fitted, loaded, bundle_frames(facts, loaded, fitted)), tuple(notes))
+    frames = neutral_frames(facts, loaded, fitted, str(source.params))
+    return Imported(Bundle(facts, placed, fitted, loaded, frames), tuple(notes))
 
 
 def _gaussian_avatars(

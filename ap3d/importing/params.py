@@ -51,7 +51,7 @@ def read_flame_params(data: bytes, rig: Rig, name: str) -> tuple[RigParams, floa
     neutral = RigParams.neutral(rig)
     shape = _row(arrays["shape"], neutral.shape, f"shape in {name}")
     offsets = numbers(arrays.get("static_offset", np.zeros((1, 1, 3))), f"static_offset in {name}")
-    if not np.isfinite(offsets).all() or offsets.shape[-1:] != (3,):
+    if not np.isfinite(offsets).all() or offsets.shape[-1:] != (3,) or not offsets.size:
         raise DataFileError(f"static_offset in {name} must be finite numbers of shape [1, V, 3]")
     return neutral.replace(shape=shape), float(np.linalg.norm(offsets, axis=-1).max())
 

@@ -20,11 +20,26 @@ from ap3d.splats.frames import TriangleFrames, triangle_frames
 from ap3d.splats.ply import read_binding, read_local, write_binding, write_local
 from ap3d.tensor_files import pack_tensors, unpack_tensors
 
+_FARTHEST = 1e6  # world units, in which a head is about 0.8 high
+
 
 def bundle_frames(facts: Mapping[str, Any], rig: Rig, params: RigParams) -> TriangleFrames:
     """The frames of a rig's triangles at a pose (a batch of one), as a bundle's facts want them."""
     faces = rig.faces[:, [0, 2, 1]] if facts.get("winding") == REVERSED else rig.faces
     return triangle_frames(rig.vertices(params)[0], faces)
+
+
+def neutral_frames(facts: Mapping[str, Any], rig: Rig, params: RigParams, name: str) -> TriangleFrames:
+    """The frames at an avatar's own parameters, read from the file ``name``.
+
+    Raises:
+        DataFileError: no head has such parameters.
+    """
+    frames = bundle_frames(facts, rig, params)
+    reach = float(frames.origin.abs().max())  # not a number where a vertex is none
+    if not (reach < _FARTHEST and float(params.scale.min()) > 0 and bool(frames.rotation.isfinite().all())):
+        raise DataFileError(f"{name} holds parameters that no head has")
+    return frames
 
 
 @dataclass(frozen=True)
@@ -118,10 +133,7 @@ def load_bundle(path: str, rig: "Rig | str | None" = None) -> Bundle:
     except DataFileError as error:
         raise DataFileError(f"{path} is damaged: {error}") from error
     _check_triangles(avatar, loaded, path)
-    neutral = bundle_frames(facts, loaded, params)
-    if not bool(torch.isfinite(neutral.origin).all() and torch.isfinite(neutral.rotation).all()):
-        raise DataFileError(f"{path} is damaged: rig.safetensors holds parameters that no head has")
-    return Bundle(facts, avatar, params, loaded, neutral)
+    return Bundle(facts, avatar, params, loaded, neutral_frames(facts, loaded, params, f"{path}/rig.safetensors"))
 
 
 def _rig_of(facts: Mapping[str, Any], path: str, given: "Rig | str | None") -> Rig:
@@ -140,8 +152,6 @@ def _rig_of(facts: Mapping[str, Any], path: str, given: "Rig | str | None") -> R
 
 
 def _check_triangles(avatar: GaussianAvatar, rig: Rig, path: str) -> None:
-    if not len(avatar):
-        raise DataFileError(f"{path}/splats.ply holds no Gaussian")
     for ids in (avatar.binding, avatar.extra_binding):
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < len(rig.faces):
             raise DataFileError(f"{path} is bound to triangles that rig {rig.name} does not have")

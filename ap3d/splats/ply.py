@@ -25,7 +25,7 @@ _SHAPE = ["opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2",
 
 def write_local(avatar: GaussianAvatar) -> bytes:
     """The triangle-local PLY in AnimPortrait3D's property order; ``f_rest`` channel-major, as many as are kept."""
-    rest = avatar.f_rest.detach().transpose(1, 2).reshape(len(avatar), -1)
+    rest = avatar.f_rest.detach().transpose(1, 2).flatten(1)
     masks = torch.stack([avatar.group == int(g) for g in MASKS.values()], 1).float()
     columns = [avatar.xyz, avatar.f_dc, rest, avatar.opacity, avatar.scaling, avatar.rotation]
     table = torch.cat([*(c.detach() for c in columns), avatar.binding[:, None].float(), masks], 1)
@@ -48,7 +48,8 @@ def read_local(data: bytes) -> GaussianAvatar:
     rest = [f"f_rest_{i}" for i in range(sum(n.startswith("f_rest_") for n in names))]
     if len(rest) not in (0, 9, 24, 45) or set(rest) - names:
         raise DataFileError("this PLY's f_rest properties must be numbered from 0 and 0, 9, 24 or 45 in number")
-    count = len(vertex["x"])
+    if not (count := len(vertex["x"])):
+        raise DataFileError("this PLY holds no Gaussian")
     f_rest = column(*rest).reshape(count, 3, -1).transpose(1, 2).contiguous() if rest else torch.zeros(count, 0, 3)
     group = torch.zeros(count, dtype=torch.int64)
     for name, value in MASKS.items():

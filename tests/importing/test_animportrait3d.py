@@ -117,6 +117,9 @@ def test_what_does_not_fit_is_named(folder: Path, smplx, flame, vertex_list: Pat
         import_avatar(str(folder), smplx)  # the synthetic model has another crop than the real one
     with pytest.raises(InputError, match="SMPL-X 2020"):
         import_avatar(str(folder), flame, vertex_list=str(vertex_list))
+    torch.save(fitted_params() | {"fitted_global_scale": np.zeros((1, 1), np.float32)}, folder / "fitted_params.pkl")
+    with pytest.raises(DataFileError, match="fitted_params.pkl holds parameters that no head has"):
+        import_avatar(str(folder), smplx, vertex_list=str(vertex_list))
     lacking = {k: v for k, v in fitted_params().items() if k != "fitted_jaw_pose"}
     torch.save(lacking, folder / "fitted_params.pkl")
     with pytest.raises(DataFileError, match="lacks fitted_jaw_pose"):

@@ -88,7 +88,13 @@ def test_what_does_not_fit_is_named(folder: Path, flame, smplx, tmp_path: Path) 
     np.savez(cloud / "flame_param.npz", shape=np.array([object()], dtype=object))
     with pytest.raises(InputError, match="shape"):
         import_avatar(str(folder), flame)
+    write_params(cloud / "flame_param.npz", static_offset=np.zeros((0, 3), np.float32))
+    with pytest.raises(InputError, match="static_offset"):
+        import_avatar(str(folder), flame)
     write_params(cloud / "flame_param.npz")
+    write_ply(cloud / "point_cloud.ply", np.zeros(0, int), normals=True)
+    with pytest.raises(InputError, match="holds no Gaussian"):
+        import_avatar(str(folder), flame)
     write_ply(cloud / "point_cloud.ply", np.array([20000]), normals=True)
     with pytest.raises(InputError, match="triangle 20000"):
         import_avatar(str(folder), flame)

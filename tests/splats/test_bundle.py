@@ -16,6 +16,8 @@ from ap3d.splats.bundle import Bundle
 from ap3d.splats.facts import SCHEMA_VERSION
 from ap3d.splats.frames import triangle_frames
 from ap3d.splats.initial import surface_avatar
+from ap3d.splats.ply import write_local
+from ap3d.tensor_files import pack_tensors
 
 
 def make_bundle(rig, params, count: int = 2000, triangles: int = 3, sh_degree: int = 1) -> Bundle:  # type: ignore[no-untyped-def]
@@ -116,6 +118,7 @@ def test_damaged_gaussians_are_named(bundle: Bundle, tmp_path: Path) -> None:
     broken = {
         "cut off": data[:-5],
         "1000000000 vertices": data.replace(b"element vertex " + count, b"element vertex 1000000000", 1),
+        "no Gaussian": write_local(bundle.avatar.select(torch.arange(0))),
         "lacks opacity": data.replace(b"property float opacity", b"property float somewhat", 1),
         "f_rest": data.replace(b"property float f_rest_3", b"property float f_rest_x", 1),
         "finite": nan_first(data),
@@ -123,6 +126,15 @@ def test_damaged_gaussians_are_named(bundle: Bundle, tmp_path: Path) -> None:
     for message, content in broken.items():
         path = changed(bundle, tmp_path / message.replace(" ", "_"), splats__ply=content)
         with pytest.raises(DataFileError, match=message):
+            Bundle.open(path)
+
+
+def test_parameters_that_no_head_has_are_named(bundle: Bundle, tmp_path: Path) -> None:
+    for name, value in {"scale": 0.0, "shape": 1e38}.items():
+        tensors = bundle.params.tensors()
+        tensors[name] = torch.full_like(tensors[name], value)
+        path = changed(bundle, tmp_path / name, rig__safetensors=pack_tensors(tensors))
+        with pytest.raises(DataFileError, match="rig.safetensors holds parameters that no head has"):
             Bundle.open(path)
 
 
