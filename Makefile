@@ -32,6 +32,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/raster.py --figures docs/figures $(ARGS)
 	$(BIN)/python benchmarks/binding.py
+	$(BIN)/python benchmarks/guidance.py
 
 # The raster tests with the kernels under AddressSanitizer and UBSan; needs g++.
 sanitize: $(READY)

@@ -1,0 +1,21 @@
+"""The guidance benchmark runs and reports every case."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "guidance.py"
+
+
+@pytest.mark.slow
+def test_a_quick_run_reports_all_cases(tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    command = [sys.executable, str(SCRIPT), "--quick", "--dtypes", "float32", "--preset", "smoke", "--json", str(out)]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    rows = json.loads(out.read_text())
+    assert len(rows) == 2 * 4 + 5
+    assert all(row.get("ms", row.get("ms_a_crop")) > 0 for row in rows)
+    assert all(row["error"] == 0 for row in rows if "error" in row)
