@@ -49,13 +49,27 @@ OUT_OF_MEMORY = -1
 
 
 def thread_count() -> int:
-    """Threads for one kernel call: ``AP3D_THREADS``, else the CPUs this process may run on."""
+    """Threads for one kernel call: ``AP3D_THREADS``, else the CPUs that this process, or its container, may use."""
     text = os.environ.get("AP3D_THREADS")
     if text is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(cores, container_cores() or cores)
     if not text.isdecimal() or int(text) < 1:
         raise InputError(f"AP3D_THREADS must be a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+@functools.cache
+def container_cores(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """CPU time that Linux grants this container (cgroup version 2 or 1), in whole cores; None: no limit is set."""
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = ((folder / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return max(1, round(int(quota) / int(period))) if int(quota) > 0 else None
+    except (OSError, ValueError):  # "max", or no such limit on this system
+        return None
 
 
 def source_hash() -> str:

@@ -60,6 +60,24 @@ def test_thread_count_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -
     assert library.thread_count() >= 1
 
 
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "250000 100000"}, 2),
+        ({"cpu.max": "10000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_a_containers_share_of_the_processor(files: dict[str, str], cores: int | None, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert library.container_cores(tmp_path) == cores
+
+
 def test_an_installed_package_was_built_from_these_sources() -> None:
     kernels = pytest.importorskip("ap3d_kernels")
     assert kernels.LIBRARY.is_file()
