@@ -50,7 +50,8 @@ def read_arkit_csv(source: Source) -> Motion:
     angles = torch.deg2rad(angles) if in_degrees else angles
     yaw, pitch, roll, left_yaw, left_pitch, right_yaw, right_pitch = angles
     zero = torch.zeros(len(rows))
-    motion = Motion.still(len(rows), source.fps or _rate(table), "arkit52", ARKIT_NAMES)
+    fps, assumed = source.rate(_rate(table), DEFAULT_RATE)
+    motion = Motion.still(len(rows), fps, "arkit52", ARKIT_NAMES)
     # Gaze is in the eyeLook* actions already; the eye angles serve files that lack those.
     gaze = [zero] * 6
     if not any(n.startswith("eyeLook") for n in actions):
@@ -60,6 +61,7 @@ def read_arkit_csv(source: Source) -> Motion:
         expression, motion.neck, head, motion.jaw, torch.stack(gaze, 1), motion.eyelids, motion.fps, "arkit52",
         ARKIT_NAMES,
     ).with_notes(
+        assumed,
         f"{52 - len(actions)} of the 52 actions have no column and stay at rest" if len(actions) < 52 else "",
         "head and eye angles above 3.5 were read as degrees" if in_degrees else "",
         f"the face was lost in {lost} of {len(rows)} rows; they repeat the row before" if lost else "",
@@ -128,16 +130,16 @@ def _number(row: list[str], index: int, line: int, limit: float) -> float:
     return value
 
 
-def _rate(table: _Table) -> float:
-    """Frames per second from Live Link Face timecodes ``hh:mm:ss:frame.fraction``."""
+def _rate(table: _Table) -> float | None:
+    """Frames per second, where they can be told, from Live Link Face timecodes ``hh:mm:ss:frame.fraction``."""
     index = table.index(_TIMECODE)
     if index is None:
-        return DEFAULT_RATE
+        return None
     frames = [row[index].split(":")[-1] for _, row in table.rows if index < len(row) and row[index].count(":") == 3]
     if len(frames) < DEFAULT_RATE:
-        return DEFAULT_RATE  # less than a second: its highest frame number says nothing
+        return None  # less than a second: its highest frame number says nothing
     try:
         largest = max(int(float(f)) for f in frames)
     except (ValueError, OverflowError):
-        return DEFAULT_RATE
-    return min((rate for rate in (24.0, 25.0, 30.0, 50.0, 60.0) if rate > largest), default=DEFAULT_RATE)
+        return None
+    return min((rate for rate in (24.0, 25.0, 30.0, 50.0, 60.0) if rate > largest), default=None)

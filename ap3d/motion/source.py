@@ -74,14 +74,15 @@ class Source:
         """The numbers of a ``.npy`` file, float32."""
         return numbers(read_npy(self.bytes_of(path), path.name), path.name)
 
-    def rate(self, stated: float | None) -> tuple[float, str]:
+    def rate(self, stated: float | None, assumed: float = DEFAULT_FPS) -> tuple[float, str]:
         """Frames per second, and a note where it had to be assumed.
 
         Args:
             stated: what the file says, None where it says nothing.
+            assumed: what holds then.
         """
         if self.fps is not None:
             return self.fps, ""
         if stated is not None:
             return stated, ""
-        return DEFAULT_FPS, f"the file states no frame rate; {DEFAULT_FPS:g} a second are assumed (--motion-fps)"
+        return assumed, f"the file states no frame rate; {assumed:g} a second are assumed (--motion-fps)"

@@ -10,6 +10,8 @@ from ap3d.errors import InputError
 from ap3d.motion.rotations import axis_angles, continuous, quaternions, slerp
 from ap3d.motion.schema import ROTATIONS, Motion
 
+_LEAST_SIGMA = 0.05  # frames; a narrower filter changes nothing
+
 
 def cut(motion: Motion, start: float = 0.0, seconds: float | None = None) -> Motion:
     """The part that begins at ``start`` seconds and lasts ``seconds`` (by default to the end).
@@ -52,20 +54,16 @@ def smoothed(motion: Motion, seconds: float) -> Motion:
     if not 0 <= seconds <= 1:
         raise InputError(f"the width of the smoothing must lie from 0 to 1 second, got {seconds:g}")
     sigma = seconds * motion.fps
-    if sigma < 0.05 or len(motion) < 2:
+    if sigma < _LEAST_SIGMA:
         return motion
-    reach = max(int(3 * sigma + 0.5), 1)
-    offsets = torch.arange(-reach, reach + 1)
-    kernel = torch.exp(-0.5 * (offsets / sigma).square())
-    kernel = kernel / kernel.sum()
     out = {}
     for name, value in motion.tensors().items():
         if name in ROTATIONS:
             joints = continuous(quaternions(value.reshape(len(value), -1, 3)))
-            mean = _filtered(joints.flatten(1), kernel).reshape(joints.shape)
+            mean = gaussian_filtered(joints.flatten(1), sigma).reshape(joints.shape)
             out[name] = axis_angles(torch.nn.functional.normalize(mean, dim=-1)).flatten(1)
         else:
-            out[name] = _filtered(value, kernel)
+            out[name] = gaussian_filtered(value, sigma)
     return motion.with_tensors(out)
 
 
@@ -100,8 +98,12 @@ def _blended(a: Motion, b: Motion, share: Tensor, fps: float | None = None) -> M
     return a.with_tensors(out, fps=fps or a.fps)
 
 
-def _filtered(values: Tensor, kernel: Tensor) -> Tensor:
-    """Columns ``[T, C]`` under a kernel of odd length; the ends are held."""
-    reach = len(kernel) // 2
+def gaussian_filtered(values: Tensor, sigma: float) -> Tensor:
+    """Columns ``[T, C]`` under a Gaussian of standard deviation ``sigma`` frames; the ends are held."""
+    if sigma < _LEAST_SIGMA or len(values) < 2:
+        return values
+    reach = max(int(3 * sigma + 0.5), 1)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma).square())
+    kernel = kernel / kernel.sum()
     padded = torch.cat([values[:1].expand(reach, -1), values, values[-1:].expand(reach, -1)])
     return torch.nn.functional.conv1d(padded.T[:, None], kernel[None, None].to(values))[:, 0].T.contiguous()

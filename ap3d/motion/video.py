@@ -14,6 +14,7 @@ from ap3d.motion.face_fit import SMOOTHNESS, Camera, Identity, Pose, fit_identit
 from ap3d.motion.face_model import FaceModel
 from ap3d.motion.rotations import axis_angles, continuous, inverse, mean, product, quaternions
 from ap3d.motion.schema import Motion
+from ap3d.motion.timing import gaussian_filtered
 from ap3d.motion.video_frames import LONGEST_SECONDS, open_video
 from ap3d.perception.embedding import Embedding
 from ap3d.perception.face_measures import eye_whiteness
@@ -116,8 +117,8 @@ def motion_from_track(
     count, sigma = len(track.mesh), smooth_seconds * track.fps
     fill = lambda values: interpolate_rows(values, found, count)  # noqa: E731
     turn, straight = levelled(head_turn(pose)) if level else (head_turn(pose), "")
-    turn = smoothed(fill(turn), sigma)
-    look = smoothed(fill(look), sigma)
+    turn = gaussian_filtered(fill(turn), sigma)
+    look = gaussian_filtered(fill(look), sigma)
     expression = torch.zeros(count, rig.n_expression)
     expression[:, model.columns] = fill(weights)
     for side, name in enumerate(("Right", "Left")):
@@ -167,15 +168,6 @@ def levelled(turn: Tensor) -> tuple[Tensor, str]:
         return turn, f"the head faces {degrees:.0f} degrees away from the camera on average; it stays so"
     straight = axis_angles(continuous(product(inverse(centre)[None], unit)))
     return straight, f"the head's mean turn of {degrees:.0f} degrees from the camera counts as straight ahead"
-
-
-def smoothed(values: Tensor, sigma: float) -> Tensor:
-    """Columns ``[T, C]`` through a Gaussian filter of ``sigma`` frames; the ends are held."""
-    if sigma < 0.2 or len(values) < 2:
-        return values
-    from scipy.ndimage import gaussian_filter1d
-
-    return torch.from_numpy(gaussian_filter1d(values.numpy(), sigma, axis=0, mode="nearest"))
 
 
 def _notes(track: Track) -> list[str]:

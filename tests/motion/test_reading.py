@@ -41,6 +41,15 @@ def test_live_link_face_rows_actions_rate_and_lost_faces(tmp_path: Path) -> None
     np.testing.assert_allclose(motion.head[:40], angles[:40, [1, 0, 2]] * [-1, 1, 1], atol=1e-6)
     assert any("lost in 3 of 90 rows" in n for n in motion.notes)
     assert float(motion.eyes.abs().max()) == 0  # the eyeLook actions carry the gaze
+    assert not any("frame rate" in n for n in motion.notes)
+
+
+def test_a_table_without_timecodes_has_the_recorders_rate_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("JawOpen,EyeBlinkLeft\n0.1,0\n0.2,0\n")
+    motion = read_motion(tmp_path / "a.csv")
+    assert motion.fps == 60 and any("60 a second are assumed" in n for n in motion.notes)
+    told = read_motion(tmp_path / "a.csv", fps=24.0)
+    assert told.fps == 24 and not any("frame rate" in n for n in told.notes)
 
 
 @pytest.mark.parametrize("write", [layouts.audio2face, layouts.lam])
