@@ -1,7 +1,6 @@
 """Our own motion file: an npz with the fields of :class:`Motion` under their names."""
 
 import io
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +39,19 @@ def save_native(motion: Motion, path: str | Path) -> None:
 
 
 def read_native(source: Source) -> Motion:
-    """Read what :func:`write_native` wrote; the file's own basis and rate stand."""
-    return motion_from_arrays(source.arrays, source.name)
-
-
-def motion_from_arrays(arrays: Mapping[str, np.ndarray], name: str) -> Motion:
-    """A motion from the arrays of its npz.
+    """Read what :func:`write_native` wrote; the file's own basis and rate stand.
 
     Raises:
         DataFileError: a field is missing or of another kind, or the schema is newer.
     """
+    arrays, name = source.arrays, source.name
     missing = [k for k in ("expression", "fps", "basis", *POSE_WIDTHS) if k not in arrays]
     if missing:
         raise DataFileError(f"{name} is no whole ap3d motion: it lacks {', '.join(missing)}")
-    version = int(numbers(arrays[_KEY], name).reshape(-1)[0]) if arrays.get(_KEY, np.zeros(0)).size else 0
-    if version > SCHEMA_VERSION:
+    mark = arrays[_KEY]
+    if mark.size != 1 or mark.dtype.kind not in "iu":
+        raise DataFileError(f"{name} has no motion schema: {_KEY} must be one whole number")
+    if (version := int(mark.reshape(-1)[0])) > SCHEMA_VERSION:
         raise DataFileError(f"{name} has motion schema {version}, this version reads up to {SCHEMA_VERSION}")
     tensors = {k: torch.from_numpy(numbers(arrays[k], f"{k} of {name}")) for k in ("expression", *POSE_WIDTHS)}
     names = tuple(str(n) for n in arrays.get("names", np.zeros(0, np.str_)).reshape(-1))

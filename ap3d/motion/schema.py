@@ -13,6 +13,7 @@ from ap3d.rig.protocol import Rig, RigParams
 
 BASES = ("arkit52", "flame2020", "flame2023")
 POSE_WIDTHS = {"neck": 3, "head": 3, "jaw": 3, "eyes": 6, "eyelids": 2}
+LARGEST = 1000.0  # of a coefficient or an angle; no face goes so far
 ROTATIONS = ("neck", "head", "jaw", "eyes")  # axis-angle, three columns a joint
 
 
@@ -32,7 +33,7 @@ class Motion:
 
     Raises:
         InputError: no frame, a frame rate that is not positive, shapes that do not fit, a value that is not finite
-            (named with its frame), or an unknown basis.
+            or far beyond any face (named with its frame), or an unknown basis.
     """
 
     expression: Tensor
@@ -59,9 +60,11 @@ class Motion:
             wanted = (len(self), POSE_WIDTHS.get(name, self.expression.shape[1]))
             if tuple(value.shape) != wanted:
                 raise InputError(f"{name} must be {list(wanted)}, got {list(value.shape)}")
-            bad = ~value.isfinite().all(1)
+            bad = ~(value.abs() <= LARGEST).all(1)
             if bool(bad.any()):
-                raise InputError(f"frame {int(bad.nonzero()[0])} of {name} holds a value that is not finite")
+                frame = int(bad.nonzero()[0])
+                kind = f"beyond {LARGEST:g}" if bool(value[frame].isfinite().all()) else "that is not finite"
+                raise InputError(f"frame {frame} of {name} holds a value {kind}")
 
     def __len__(self) -> int:
         return len(self.expression)

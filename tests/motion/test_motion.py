@@ -92,6 +92,7 @@ def test_names_that_do_not_match_are_said(rig) -> None:  # type: ignore[no-untyp
         ({"fps": 0.0}, "frame rate"), ({"fps": -25.0}, "frame rate"), ({"fps": float("nan")}, "frame rate"),
         ({"expression": torch.zeros(0, 52)}, "0 frames"), ({"expression": torch.zeros(4, 51)}, "51 expression"),
         ({"jaw": torch.zeros(3, 3)}, "jaw must be"), ({"eyes": torch.full((4, 6), float("nan"))}, "frame 0 of eyes"),
+        ({"neck": torch.full((4, 3), 1e20)}, "frame 0 of neck holds a value beyond 1000"),
         ({"expression_basis": "smplx"}, "unknown expression basis"),
     ],
 )  # fmt: skip

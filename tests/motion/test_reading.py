@@ -151,6 +151,15 @@ def broken(folder: Path) -> dict[str, tuple[Path, str]]:
     np.save(cut, np.zeros((300, 15), np.float32))
     cut.write_bytes(cut.read_bytes()[:2000])
     out["cut"] = cut, "cut off"
+    save_native(Motion.still(2, 25.0, "arkit52", ARKIT_NAMES), folder / "own.npz")
+    with np.load(folder / "own.npz") as own:
+        np.savez(folder / "schema.npz", **(dict(own) | {"ap3d_motion": np.nan}))
+        np.savez(folder / "newer.npz", **(dict(own) | {"ap3d_motion": 99}))
+        np.savez(folder / "less.npz", **{k: v for k, v in own.items() if k != "jaw"})
+    out |= {
+        "schema": (folder / "schema.npz", "one whole number"), "newer": (folder / "newer.npz", "motion schema 99"),
+        "less": (folder / "less.npz", "lacks jaw"),
+    }  # fmt: skip
     zipped = layouts.vhap_tracked(folder / "zip.npz", parts)
     zipped.write_bytes(zipped.read_bytes()[:-400])
     out["zip"] = zipped, "damaged"
