@@ -82,8 +82,8 @@ def looped(motion: Motion, seconds: float = 0.4) -> Motion:
     share = torch.arange(count) / count
     share = share * share * (3 - 2 * share)
     faded = _blended(motion.frames(slice(len(motion) - count, len(motion))), motion.frames(slice(0, count)), share)
-    rest = kept.frames(slice(count, len(kept))).tensors()
-    return kept.with_tensors({k: torch.cat([v, rest[k]]) for k, v in faded.tensors().items()})
+    rest = kept.tensors()
+    return kept.with_tensors({k: torch.cat([v, rest[k][count:]]) for k, v in faded.tensors().items()})
 
 
 def _blended(a: Motion, b: Motion, share: Tensor, fps: float | None = None) -> Motion:

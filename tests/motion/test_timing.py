@@ -81,6 +81,14 @@ def test_a_closed_loop_steps_over_its_seam_as_between_its_frames() -> None:
     assert torch.equal(loop.head[20:], motion.head[20:80])
 
 
+@pytest.mark.parametrize("frames", [1, 2, 3, 8, 9])
+def test_a_short_motion_loops_as_well(frames: int) -> None:
+    motion = Motion.still(frames, 25.0, "arkit52", columns=3).with_tensors({"expression": torch.rand(frames, 3)})
+    out = looped(motion)
+    assert len(out) == frames - frames // 2
+    torch.testing.assert_close(out.expression[0], motion.expression[-(frames // 2) if frames > 1 else 0])
+
+
 def test_cutting_takes_the_part_that_was_asked_for() -> None:
     part = cut(turning(100, 25.0), 1.0, 2.0)
     assert len(part) == 50 and float(part.expression.max()) == pytest.approx(2.96)
