@@ -9,8 +9,6 @@ from torch.nn import functional as F
 from ap3d.checksums import BUILTIN
 from ap3d.perception.parsing import load_network
 from ap3d.training.attributes import (
-    AGES,
-    BUILDS,
     GENDERS,
     HAIR_COLOURS,
     HAIR_STYLES,
@@ -21,7 +19,7 @@ from ap3d.training.attributes import (
 FILE = "attribute_probe.safetensors"
 SIZE = 128
 READ: dict[str, tuple[object, ...]] = {
-    "gender": GENDERS, "age": AGES, "build": BUILDS, "skin": SKINS, "hair_style": HAIR_STYLES,
+    "gender": GENDERS, "skin": SKINS, "hair_style": HAIR_STYLES,
     "hair_colour": HAIR_COLOURS, "shirt": SHIRT_COLOURS, "beard": (False, True),
 }  # fmt: skip
 

@@ -30,7 +30,7 @@ Report = Callable[[dict[str, Any]], None]
 
 @dataclass
 class Labelled:
-    """Pictures ``[N, S, S, 3]``, class maps ``[N, S, S]`` (uint8), attribute codes ``[N, 8]`` in the order of
+    """Pictures ``[N, S, S, 3]``, class maps ``[N, S, S]`` (uint8), attribute codes ``[N, 6]`` in the order of
     ``READ``, and whether the whole head is shown from the front side ``[N]``."""
 
     images: NDArray[np.uint8]
@@ -134,7 +134,7 @@ def train_probe(data: Labelled, steps: int, report: Report, batch: int = 32, see
 
 
 def probe_targets(data: Labelled, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Codes ``[N, 8]`` with -100 where a picture cannot show the attribute."""
+    """Codes ``[N, 6]`` with -100 where a picture cannot show the attribute."""
     targets, names = data.codes[rows].copy(), list(READ)
     bald = targets[:, names.index("hair_style")] == READ["hair_style"].index("bald")
     targets[bald, names.index("hair_colour")] = -100
