@@ -12,8 +12,9 @@ import torch
 
 from ap3d.cameras import orbit
 from ap3d.errors import InputError
-from ap3d.raster.mesh import antialias, interpolate, mesh_topology, rasterize_mesh
+from ap3d.raster.mesh import antialias, interpolate, mesh_topology, rasterize_mesh, texture
 from ap3d.raster.splats import GSPLAT, Splats, rasterize_splats
+from tests.raster.mesh_reference import clip_positions, sphere
 from tests.raster.scenes import leaves, loss, random_splats, two_cameras
 
 ROOT = Path(__file__).parents[2]
@@ -69,16 +70,23 @@ def test_a_picture_that_does_not_fit_is_a_memory_error_and_the_next_one_is_drawn
 def test_many_python_threads_draw_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AP3D_THREADS", "3")
 
-    def gradient(seed: int) -> torch.Tensor:
+    vertices, faces = sphere(12, radius=1.2)
+    positions = clip_positions(vertices, two_cameras())
+
+    def gradients(seed: int) -> torch.Tensor:
         splats = leaves(random_splats(150, seed, 1), torch.float32)
         loss(rasterize_splats(splats, two_cameras())).backward()
+        clip, colors = ((1 + 0.01 * seed) * t.detach().requires_grad_() for t in (positions, vertices[None]))
+        rast = rasterize_mesh(clip, faces, (53, 70))
+        shaded = texture(vertices[:100].view(1, 10, 10, 3), interpolate(colors, rast, faces)[..., :2])
+        moved = torch.autograd.grad(antialias(shaded, rast, clip, faces).square().sum(), (clip, colors))
         assert splats.means.grad is not None
-        return splats.means.grad
+        return torch.cat([gradient.flatten() for gradient in (splats.means.grad, *moved)])
 
-    alone = [gradient(seed) for seed in range(4)]
+    alone = [gradients(seed) for seed in range(4)]
     with ThreadPoolExecutor(4) as callers:
         for _ in range(5):
-            assert all(torch.equal(*pair) for pair in zip(alone, callers.map(gradient, range(4)), strict=True))
+            assert all(torch.equal(*pair) for pair in zip(alone, callers.map(gradients, range(4)), strict=True))
 
 
 def test_two_threads_go_back_through_one_picture() -> None:
