@@ -60,7 +60,7 @@ class VideoWriter:
             raise InputError(f"unknown video format {kind!r}; there are: {', '.join(FORMATS)}")
         if alpha and kind == "mp4":
             raise InputError("an mp4 holds no transparency: take .webm or PNG frames, or a background colour")
-        self.frames, self._alpha = 0, alpha
+        self.frames = 0
         source = (
             "-f", "rawvideo", "-pix_fmt", "rgba" if alpha else "rgb24", "-s", f"{size[0]}x{size[1]}",
             "-framerate", f"{fps:.6f}", "-i", "-",

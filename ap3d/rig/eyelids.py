@@ -52,11 +52,6 @@ class Eyelids:
     def __init__(self, template: np.ndarray, faces: np.ndarray, eyes: tuple[np.ndarray, np.ndarray]) -> None:
         self._lids = [_find(template, faces, eye) for eye in eyes]
 
-    def edge_points(self, rest: Tensor) -> tuple[Tensor, Tensor]:
-        """Upper and lower edges of both eyes ``[B, 2, K, 3]`` of unposed vertices ``[B, V, 3]``."""
-        upper, lower = zip(*((_points(rest, lid.upper), _points(rest, lid.lower)) for lid in self._lids), strict=True)
-        return torch.stack(upper, 1), torch.stack(lower, 1)
-
     def close(self, rest: Tensor, amounts: Tensor) -> Tensor:
         """Unposed vertices ``[B, V, 3]`` with the lids (left, right) closed by ``amounts [B, 2]``."""
         if not amounts.requires_grad and not amounts.any():
