@@ -75,7 +75,7 @@ def complete_prompt(prompt: str, generator: torch.Generator) -> tuple[str, list[
         "gender": draw(("man", "woman")),
         "age": draw(("young", "middle-aged", "old")),
         "skin": draw(tuple(words.SKIN_WORDS)),
-        "hair_style": draw(("short", "long", "curly", "bun")),
+        "hair_style": draw(("short", "long", "curly", "bun", "fringe")),
         "hair_colour": draw(("black", "brown", "blonde", "red", "gray")),
         "eye_colour": draw(tuple(words.EYE_COLOUR_WORDS)),
         "shirt": draw(tuple(words.SHIRT_COLOUR_WORDS)),
@@ -116,7 +116,7 @@ def stated_attributes(prompt: str) -> set[str]:
         stated |= {"age", "child"}
     if any(phrase in text for phrase in words.HAIR_STYLE_WORDS["bald"]):
         stated |= {"hair_style", "bald"}
-    if any(p in every for p in ("bun", "topknot", "updo")):
+    if any(p in every for p in ("bun", "topknot", "updo", "fringe", "bangs")):
         stated.add("hair_style")
     if any(word in text for word in _BEARD_WORDS):
         stated.add("beard")
@@ -167,8 +167,8 @@ def _hair_phrases(stated: set[str], chosen: dict[str, str]) -> list[str]:
         return []
     style = "" if "hair_style" in stated else chosen["hair_style"]
     colour = "" if "hair_colour" in stated else chosen["hair_colour"]
-    if style == "bun":
-        return [" ".join(filter(None, (colour, "hair in a bun")))]
+    if style in ("bun", "fringe"):
+        return [" ".join(filter(None, (colour, {"bun": "hair in a bun", "fringe": "hair with a fringe"}[style])))]
     return [" ".join(filter(None, (style, colour, "hair")))]
 
 
@@ -181,7 +181,7 @@ def _person_words(neutral: bool = True) -> set[str]:
 
 def _any(tables: Tables, found: set[str]) -> set[str]:
     """The words of ``found`` that some phrase of the tables uses as a content word."""
-    skip = {"a", "an", "in", "no", "up", "head", "hair", "tied"}
+    skip = {"a", "an", "in", "no", "up", "head", "hair", "tied", "with", "and"}
     return {w for table in tables.values() for phrase in table for w in re.split(r"[ -]", phrase)} & found - skip | {
         phrase for table in tables.values() for phrase in table if "-" in phrase and phrase in found
     }

@@ -48,6 +48,7 @@ HAIR_STYLE_WORDS = {
     "bald": ("bald", "bald", "bald-headed", "hairless", "no hair", "a shaved head", "a bald head"),
     "curly": ("curly", "curly", "frizzy", "afro", "wavy"),
     "bun": ("in a bun", "in a bun", "tied in a bun", "tied up in a bun", "in a topknot", "in an updo"),
+    "fringe": ("with a fringe", "with a fringe", "with bangs", "and a fringe"),
 }
 EYE_COLOUR_WORDS = {
     "brown": ("brown", "brown", "brown", "hazel"),
@@ -96,4 +97,6 @@ FRAMING_PREFIXES = {
     "right_eye": "right eye region, {prompt}",
     "mouth": "mouth region, {prompt}",
 }
-HAIR_NOUNS = frozenset(("hair", "haired", "hairstyle", "bun", "topknot", "updo", "afro", "curls", "locks"))
+HAIR_NOUNS = frozenset(
+    ("hair", "haired", "hairstyle", "bun", "topknot", "updo", "afro", "curls", "locks", "fringe", "bangs")
+)

@@ -13,6 +13,7 @@ Phrases = Mapping[str, tuple[str, ...]]
 _CLAUSE = re.compile(r"[,;.]|\b(?:with|wearing|and|in an?|having|has|dressed)\b")
 _COMPOUND = re.compile(r"-(haired|skinned|eyed|bearded)\b")
 _UPDO = re.compile(r"\b(?:bun|topknot|updo)\b")
+_FRINGE = re.compile(r"\b(?:fringe|bangs)\b")
 _CURLS = re.compile(r"\b(?:curls|afro)\b")
 _BEARD = re.compile(r"\b(?:beard|bearded)\b")
 _NO_BEARD = re.compile(r"\b(?:clean-shaven|no beard|beardless)\b")
@@ -60,6 +61,7 @@ def _hair_and_beard(text: str) -> dict[str, object]:
         if set(re.findall(r"[a-z]+", clause)) & words.HAIR_NOUNS:
             _put(out, "hair_colour", _first(clause, words.HAIR_COLOUR_WORDS))
             _put(out, "hair_style", _first(clause, words.HAIR_STYLE_WORDS))
+            _put(out, "hair_style", "fringe" if _FRINGE.search(clause) else None)
         elif _BEARD.search(clause):
             beard_colour = beard_colour or _first(clause, words.HAIR_COLOUR_WORDS)
     _put(out, "hair_colour", beard_colour)

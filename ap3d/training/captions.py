@@ -166,13 +166,14 @@ class CaptionWriter:
             return [f"{colour}-haired" if form < 0.03 else f"{lead}{colour} hair"]
         if form > 0.94 and person.hair_style == "curly":
             return [f"{lead}{colour} curls"]
+        follows = person.hair_style in ("bun", "fringe")  # these words stand behind "hair"
         if form < 0.13:
             labels["hair_colour"] = UNSTATED
-            return [f"{lead}hair {style}" if person.hair_style == "bun" else f"{lead}{style} hair"]
+            return [f"{lead}hair {style}" if follows else f"{lead}{style} hair"]
         if form < 0.23:
-            return [f"{lead}{colour} hair", f"hair {style}" if person.hair_style == "bun" else f"{style} hair"]
-        if person.hair_style == "bun":
-            return [f"{lead}{colour} hair {style}" if form < 0.85 else f"with a {colour} bun"]
+            return [f"{lead}{colour} hair", f"hair {style}" if follows else f"{style} hair"]
+        if follows:
+            return [f"{lead}{colour} hair {style}" if form < 0.85 else f"with a {colour} {person.hair_style}"]
         pair = f"{style} {colour}" if form < 0.9 else f"{colour} {style}"
         return [f"{lead}{pair} hair"]
 
@@ -263,7 +264,11 @@ def plain_caption(person: PortraitAttributes, framing: str = "full", view: str =
     noun = {"man": "boy", "woman": "girl"}[person.gender] if person.age == "child" else person.gender
     adjectives = [person.age] * (person.age != "child") + [person.build] * (person.build != "average")
     subject = " ".join([*adjectives, noun])
-    hair = {"bald": "bald", "bun": f"{person.hair_colour} hair in a bun"}
+    hair = {
+        "bald": "bald",
+        "bun": f"{person.hair_colour} hair in a bun",
+        "fringe": f"{person.hair_colour} hair with a fringe",
+    }
     parts = [
         ("an " if subject[0] in "aeiou" else "a ") + subject,
         f"{person.skin} skin",

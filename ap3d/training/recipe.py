@@ -24,6 +24,7 @@ from ap3d.training.attributes import BACKGROUND_COLOUR, PortraitAttributes
 from ap3d.training.autoencoder import build_autoencoder, fit_linear_decoder, train_decoder
 from ap3d.training.captions import caption_words, random_person
 from ap3d.training.checkpoints import Curve, export_folder
+from ap3d.training.combinations import kept_from_training
 from ap3d.training.diffusion_training import DiffusionConfig, DiffusionTrainer, FrozenParts, run_training
 from ap3d.training.portrait_pool import PortraitPool
 from ap3d.training.probe import Probe, examples
@@ -37,7 +38,7 @@ HELD_OUT_ROWS, HELD_OUT_SEED, REFERENCE_ROWS = 448, 1_000_003, 3072
 CURVE_COLUMNS = (
     "step", "samples", "seconds", "loss", "kind", "shirt", "hair_colour", "skin", "eye_colour", "net_hair_style",
     "net_beard", "net_shirt", "net_hair_colour", "net_skin", "style_short", "style_long",
-    "style_bald", "style_curly", "style_bun",
+    "style_bald", "style_curly", "style_bun", "style_fringe",
 )  # fmt: skip
 MODEL_INDEX = {
     "_class_name": "StableDiffusionControlNetPipeline", "controlnet": ["diffusers", "ControlNetModel"],
@@ -83,11 +84,16 @@ def render_pool(out: Path, rows: int, limit: int | None = None) -> PortraitPool:
     """Fill the held-out pictures, then the training pool (``limit`` rows of it), in this process."""
     _fill(PortraitPool(out / "held_out", HELD_OUT_ROWS, seed=HELD_OUT_SEED))
     pool = PortraitPool(out / "pool", rows)
-    _fill(pool, limit)
+    _fill(pool, limit, accept=lambda person: not kept_from_training(person))
     return pool
 
 
-def _fill(pool: PortraitPool, limit: int | None = None, parent: int | None = None) -> None:
+def _fill(
+    pool: PortraitPool,
+    limit: int | None = None,
+    parent: int | None = None,
+    accept: Callable[[PortraitAttributes], bool] = lambda _: True,
+) -> None:
     from ap3d.rig.builtin import BuiltinRig
     from ap3d.training.portraits import render_samples
 
@@ -96,7 +102,7 @@ def _fill(pool: PortraitPool, limit: int | None = None, parent: int | None = Non
     def render(rng: np.random.Generator, count: int) -> Sequence[Any]:
         if parent is not None and os.getppid() != parent:  # a killed trainer must not leave its producer behind
             raise SystemExit(1)
-        return render_samples(rig, rng, count)
+        return render_samples(rig, rng, count, accept=accept)
 
     pool.fill(render, limit)
 
@@ -107,7 +113,7 @@ def _produce(out: Path, rows: int) -> None:
     os.nice(5)
     parent = os.getppid()
     _fill(PortraitPool(out / "held_out", HELD_OUT_ROWS, seed=HELD_OUT_SEED), parent=parent)
-    _fill(PortraitPool(out / "pool", rows), parent=parent)
+    _fill(PortraitPool(out / "pool", rows), parent=parent, accept=lambda person: not kept_from_training(person))
 
 
 def start_producer(out: Path, rows: int) -> multiprocessing.process.BaseProcess:

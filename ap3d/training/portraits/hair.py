@@ -1,4 +1,4 @@
-"""Hair as closed shells: a dome over the scalp, a long curtain that grows out of it, a bun.
+"""Hair as closed shells: a dome over the scalp, a long curtain that grows out of it, a bun, a fringe.
 
 Shells are grids in azimuth and polar angle round the head. Their points are bound to the template by rays once, and
 follow every person's shape from there; noise and thickness come from the person's seed.
@@ -18,6 +18,8 @@ from ap3d.training.rig_landmarks import cast_ray
 COLUMNS, ROWS = 96, 22
 CENTRE = np.array([0.0, 0.018, -0.006])  # where rays start, template metres
 CURTAIN_ROWS = 14
+FRINGE_COLUMNS, FRINGE_ROWS = 49, 14
+FRINGE_REACH, FRINGE_END = 58.0, 0.030  # degrees to both sides; template height of its tips, just over the brows
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,10 @@ def build_hair(
     if style == "bun":
         cap = _dome(rig, neutral, normals, np.full(4, rng.uniform(0.006, 0.010)) * size, size, rng, bumps=0.03)
         return HairMesh.join([cap, _bun(rig, neutral, size, rng)])
+    if style == "fringe":
+        thickness = rng.uniform(0.013, 0.018) * np.array([1.0, 1.0, 0.8, 0.7])
+        cap = _dome(rig, neutral, normals, thickness * size, size, rng, bumps=0.04)
+        return HairMesh.join([cap, _fringe(rig, neutral, normals, float(thickness[0]) * size, rng)])
     cap = _dome(rig, neutral, normals, np.full(4, rng.uniform(0.011, 0.015)) * size, size, rng, bumps=0.04)
     return HairMesh.join([cap, _curtain(rig, neutral, normals, size, rng)])
 
@@ -268,6 +274,45 @@ def _hang(
     way = torch.linspace(0.4, 2.2, len(points))[:, None].expand_as(angle)
     strands = torch.stack([angle.cos(), angle.sin(), way], -1)
     return HairMesh(grid.reshape(-1, 3), _grid_faces(len(points), grid.shape[1], closed=False), strands.reshape(-1, 3))
+
+
+@lru_cache(maxsize=2)
+def _fringe_binding(rig: BuiltinRig) -> _Binding:
+    """Grid over the front of the scalp and the forehead, from high on the dome to the brows."""
+    azimuths = np.deg2rad(np.linspace(-FRINGE_REACH, FRINGE_REACH, FRINGE_COLUMNS))
+    ids, weights = np.zeros((FRINGE_ROWS, FRINGE_COLUMNS), int), np.zeros((FRINGE_ROWS, FRINGE_COLUMNS, 3))
+    template, keep = rig.template.numpy(), _castable(rig)
+    faces = rig.faces.numpy()[keep]
+    for column, azimuth in enumerate(azimuths):
+        first = 0.5 * _hairline_angle(template, faces, azimuth)
+        last = np.arccos((FRINGE_END - CENTRE[1]) / 0.1)  # the head is about 0.1 wide there
+        for row, t in enumerate(np.linspace(0, 1, FRINGE_ROWS)):
+            face, w = cast_ray(template, faces, *_ray(azimuth, first + t * (last - first)))
+            ids[row, column], weights[row, column] = keep[face], w
+    way = torch.linspace(0.5, 1.5, FRINGE_ROWS)
+    return _Binding(torch.from_numpy(ids), torch.from_numpy(weights).float(), torch.from_numpy(azimuths).float(), way)
+
+
+def _fringe(rig: BuiltinRig, neutral: Tensor, normals: Tensor, thickness: float, rng: np.random.Generator) -> HairMesh:
+    """A sheet that leaves the dome over the forehead and ends in uneven locks above the brows."""
+    binding = _fringe_binding(rig)
+    base = _bound(binding, rig, neutral)
+    out = torch.nn.functional.normalize(_bound(binding, rig, normals), dim=-1)
+    t = torch.linspace(0, 1, FRINGE_ROWS)[:, None]
+    surface = base + out * thickness * (0.75 + 0.45 * (np.pi * t).sin() - 0.25 * t)[..., None]
+    angle, phase = binding.azimuth[None, :], rng.uniform(0, 2 * np.pi, 3)
+    locks = 0.5 * torch.sin(23 * angle + phase[0]) + 0.3 * torch.sin(41 * angle + phase[1])
+    sweep = 0.5 + 0.5 * torch.sin(1.2 * angle + phase[2])  # one side may be longer than the other
+    length = (float(rng.uniform(0.84, 0.98)) - 0.07 * sweep + 0.05 * locks).clamp(0.6, 1.0)
+    position = t * length * (FRINGE_ROWS - 1)
+    low = position.floor().long().clamp(max=FRINGE_ROWS - 2)
+    rest = (position - low)[..., None]
+    gather = lambda rows: torch.gather(surface, 0, rows[..., None].expand(*rows.shape, 3))  # noqa: E731
+    vertices = gather(low) * (1 - rest) + gather(low + 1) * rest
+    wave = angle.expand_as(position)
+    strands = torch.stack([wave.cos(), wave.sin(), (0.5 + 1.0 * t * length).expand_as(wave)], -1)
+    faces = _grid_faces(FRINGE_ROWS, FRINGE_COLUMNS, closed=False)
+    return HairMesh(vertices.reshape(-1, 3), faces, strands.reshape(-1, 3))
 
 
 def _column_sample(row: Tensor, azimuth: Tensor) -> Tensor:

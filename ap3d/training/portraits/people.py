@@ -1,6 +1,6 @@
 """Draw people: attributes, shape, expression and pose."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from ap3d.training.attributes import (
 
 AGE_SHARES = (0.17, 0.37, 0.23, 0.23)
 BUILD_SHARES = (0.25, 0.5, 0.25)
-STYLE_SHARES = (0.23, 0.23, 0.12, 0.21, 0.21)
+STYLE_SHARES = (0.22, 0.19, 0.11, 0.17, 0.16, 0.15)
 EXPRESSION_SHARES = (0.36, 0.22, 0.18, 0.12, 0.12)
 BEARD_SHARE = 0.45  # of adult men
 
@@ -78,9 +78,16 @@ class Person:
         )  # fmt: skip
 
 
-def sample_person(rng: np.random.Generator, rig: BuiltinRig) -> Person:
-    """Draw a person; every attribute is independent but the beard, which adult men alone may have."""
-    return build_person(sample_attributes(rng), str(rng.choice(EXPRESSIONS, p=EXPRESSION_SHARES)), rng, rig)
+def sample_person(
+    rng: np.random.Generator, rig: BuiltinRig, accept: Callable[[PortraitAttributes], bool] = lambda _: True
+) -> Person:
+    """Draw a person whom ``accept`` takes; every attribute is independent but the beard, which adult men alone may
+    have.
+    """
+    attributes = sample_attributes(rng)
+    while not accept(attributes):
+        attributes = sample_attributes(rng)
+    return build_person(attributes, str(rng.choice(EXPRESSIONS, p=EXPRESSION_SHARES)), rng, rig)
 
 
 def sample_attributes(rng: np.random.Generator) -> PortraitAttributes:

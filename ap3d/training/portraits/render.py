@@ -1,5 +1,6 @@
 """Draw portraits from any camera, and training samples: picture, condition and the words of its caption."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,13 +162,20 @@ def visible_framings(azimuth: float) -> list[str]:
 
 
 def render_samples(
-    rig: BuiltinRig, rng: np.random.Generator, count_views: int, size: int = 128
+    rig: BuiltinRig,
+    rng: np.random.Generator,
+    count_views: int,
+    size: int = 128,
+    accept: Callable[[PortraitAttributes], bool] = lambda _: True,
 ) -> list[PortraitSample]:
-    """Draw people and render ``count_views`` samples of them, a few of each person; seeded by ``rng`` alone."""
+    """Draw people and render ``count_views`` samples of them, a few of each person; seeded by ``rng`` alone.
+
+    People whom ``accept`` refuses are drawn anew.
+    """
     builder = ConditionBuilder(rig)
     samples: list[PortraitSample] = []
     while len(samples) < count_views:
-        person = sample_person(rng, rig)
+        person = sample_person(rng, rig, accept)
         samples += person_samples(person, rig, rng, min(VIEWS_PER_PERSON, count_views - len(samples)), size, builder)
     return samples
 
