@@ -36,6 +36,19 @@ class ModelsConfig:
 
 
 @dataclass(frozen=True)
+class PerceptionConfig:
+    """Models that read a portrait's pictures: ``NAME``, or ``NAME:PATH`` with the path of the weights.
+
+    The names are the tables of ``ap3d.perception``; ``field`` is what the portrait itself knows.
+    """
+
+    segmenter: str = "builtin"  # sapiens:FILE, segformer:FOLDER
+    matting: str = "field"  # modnet:FILE, birefnet:FILE
+    normals: str = "field"  # marigold:FOLDER
+    landmarks: str = "builtin"  # face-alignment
+
+
+@dataclass(frozen=True)
 class CameraConfig:
     """The training cameras: full frames round the head (``ap3d.framing``) at these elevations, degrees."""
 
@@ -135,6 +148,7 @@ class Config:
     preset: str = "builtin"
     portrait: str = "text"
     models: ModelsConfig = field(default_factory=ModelsConfig)
+    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     camera: CameraConfig = field(default_factory=CameraConfig)
     views: PortraitConfig = field(default_factory=PortraitConfig)
     gaussians: GaussiansConfig = field(default_factory=GaussiansConfig)

@@ -1,23 +1,51 @@
-"""Models that read pictures, as plug-ins: a protocol, a file a model, a table of names."""
+"""Models that read pictures, as plug-ins: a protocol, a file a model, a table of names a kind.
 
-from typing import TYPE_CHECKING
+A model is chosen by ``NAME`` or ``NAME:PATH``, the path of weights that the package does not ship. Each entry of a
+table names the class; every class has ``load(path, device)``.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ap3d.errors import InputError
 
 if TYPE_CHECKING:
-    from ap3d.perception.protocol import LandmarkDetector
+    from ap3d.perception.protocol import LandmarkDetector, Matting, NormalEstimator, Segmenter
 
-LANDMARK_DETECTORS = ("builtin",)
+SEGMENTERS = {"builtin": "ap3d.perception.parsing:BuiltinSegmenter"}
+MATTINGS = {"field": "ap3d.perception.matte:FieldMatting"}
+NORMALS = {"field": "ap3d.perception.normals_field:FieldNormals"}
+LANDMARK_DETECTORS = {"builtin": "ap3d.perception.landmarks_mesh:FaceMeshDetector"}
 
 
-def load_landmark_detector(name: str = "builtin") -> "LandmarkDetector":
-    """A face-landmark detector by name.
+def load_segmenter(name: str = "builtin", device: str = "cpu") -> "Segmenter":
+    """A segmenter by ``NAME`` or ``NAME:PATH``.
 
     Raises:
         InputError: the name is unknown, or its files are missing.
+        MissingDependencyError: it needs a package that is absent.
     """
-    if name != "builtin":
-        raise InputError(f"unknown landmark detector {name!r}; there are: {', '.join(LANDMARK_DETECTORS)}")
-    from ap3d.perception.landmarks_mesh import FaceMeshDetector
+    return _load("segmenter", SEGMENTERS, name, device)
 
-    return FaceMeshDetector.load()
+
+def load_matting(name: str = "field", device: str = "cpu") -> "Matting":
+    """A matting model by ``NAME`` or ``NAME:PATH``; raises as :func:`load_segmenter`."""
+    return _load("matting model", MATTINGS, name, device)
+
+
+def load_normals(name: str = "field", device: str = "cpu") -> "NormalEstimator":
+    """A normal estimator by ``NAME`` or ``NAME:PATH``; raises as :func:`load_segmenter`."""
+    return _load("normal estimator", NORMALS, name, device)
+
+
+def load_landmark_detector(name: str = "builtin", device: str = "cpu") -> "LandmarkDetector":
+    """A face-landmark detector by ``NAME`` or ``NAME:PATH``; raises as :func:`load_segmenter`."""
+    return _load("landmark detector", LANDMARK_DETECTORS, name, device)
+
+
+def _load(kind: str, table: dict[str, str], name: str, device: str) -> Any:
+    short, _, path = name.partition(":")
+    if short not in table:
+        raise InputError(f"unknown {kind} {short!r}; there are: {', '.join(table)}")
+    module, _, attribute = table[short].partition(":")
+    return getattr(import_module(module), attribute).load(path or None, device)

@@ -38,12 +38,13 @@ class FaceMeshDetector:
     licence: str = "Apache-2.0"
 
     @classmethod
-    def load(cls, folder: Path = FOLDER, passes: int = 2) -> "FaceMeshDetector":
-        """Read both networks.
+    def load(cls, path: str | Path | None = None, device: str = "cpu", passes: int = 2) -> "FaceMeshDetector":
+        """Read both networks from a folder, the package's where None; they run on the CPU, whatever ``device``.
 
         Raises:
             DataFileError: a file is missing or damaged.
         """
+        folder = Path(path or FOLDER)
         paths = [folder / "detector.safetensors", folder / "mesh.safetensors"]
         detector, mesh = (Network.load(path) for path in paths)
         digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()

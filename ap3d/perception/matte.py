@@ -1,14 +1,46 @@
-"""Alpha mattes of pictures on a flat background, for text-to-image models that paint one."""
+"""Mattes without a network: the alpha that a portrait knows, or that of pictures on a flat background.
+
+Text-to-image models of our own paint such a background.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
 
+from ap3d.errors import InputError
+from ap3d.portrait.protocol import PortraitViews
+
 NOISE = 0.155  # colour distance to the background from which on a pixel holds some foreground
 CORE = 3  # pixels from the outline to where a colour is pure foreground
 BAND = 2  # pixels outside the outline that may be partly covered
 PINHOLE = 0.001  # share of the picture; larger holes are gaps between hair and neck, not noise
+
+
+@dataclass(frozen=True)
+class FieldMatting:
+    """The offline default: the portrait's own alpha."""
+
+    name: str = "field"
+    licence: str = "none needed"
+    fingerprint: str = "field"
+
+    @classmethod
+    def load(cls, path: str | None = None, device: str = "cpu") -> "FieldMatting":
+        """Nothing to read.
+
+        Raises:
+            InputError: a path was given.
+        """
+        if path:
+            raise InputError(f"matting model 'field' has no weights; write 'field' instead of 'field:{path}'")
+        return cls()
+
+    def matte(self, views: PortraitViews) -> Tensor:
+        """See :class:`ap3d.perception.protocol.Matting`."""
+        return views.alpha
 
 
 def border_colour(images: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Face parsing: which part of a head each pixel shows, by a small network trained on procedural portraits."""
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,10 +10,12 @@ from torch.nn import functional as F
 
 from ap3d.checksums import BUILTIN
 from ap3d.errors import DataFileError
+from ap3d.perception.protocol import Part
 from ap3d.tensor_files import unpack_tensors
 
 FILE = "face_parser.safetensors"
 CLASSES = ("background", "skin", "hair", "ears", "brows", "eyes", "mouth", "neck", "clothes", "beard")
+CHUNK = 16  # pictures a pass
 SIZE = 128  # pixels of the pictures that it was trained on: a whole head, or its face
 
 
@@ -54,6 +58,34 @@ class FaceParser(nn.Module):
         network = FaceParser()
         load_network(network, path, "face parser")
         return network
+
+
+@dataclass(frozen=True)
+class BuiltinSegmenter:
+    """The shipped parser as a segmenter; its classes are the first ten parts."""
+
+    network: FaceParser
+    fingerprint: str
+    device: str = "cpu"
+    name: str = "builtin"
+    licence: str = "Apache-2.0"
+    parts: frozenset[Part] = frozenset(list(Part)[: len(CLASSES)])
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, device: str = "cpu") -> "BuiltinSegmenter":
+        """Read the shipped parser, or another of the same kind.
+
+        Raises:
+            DataFileError: the file is missing, truncated, or of another kind.
+        """
+        file = Path(path or BUILTIN / FILE)
+        network = FaceParser.load(file).to(device)
+        return cls(network, hashlib.sha256(file.read_bytes()).hexdigest(), device)
+
+    def segment(self, images: Tensor) -> Tensor:
+        """See :class:`ap3d.perception.protocol.Segmenter`."""
+        parts = [self.network.parse(chunk.to(self.device)).to(images.device) for chunk in images.split(CHUNK)]
+        return torch.cat(parts) if parts else torch.zeros(0, *images.shape[2:], dtype=torch.int64)
 
 
 def load_network(network: nn.Module, path: Path, what: str) -> None:

@@ -16,9 +16,9 @@ class PortraitViews:
         cameras: ``B`` cameras.
         color: ``[B, 3, H, W]`` premultiplied over nothing, 0 to 1.
         alpha: ``[B, 1, H, W]``.
-        depth: ``[B, 1, H, W]`` or None where the source has none.
-        normals: ``[B, 3, H, W]`` or None.
-        labels: ``[B, H, W]`` or None.
+        depth: ``[B, 1, H, W]`` mean camera z of what is seen, world units; None where the source has none.
+        normals: ``[B, 3, H, W]`` in world axes, or None.
+        labels: ``[B, H, W]`` (``ap3d.perception.protocol.Part``) or None.
         background: ``[3]`` colour that the pictures were seen on.
     """
 
