@@ -1,13 +1,18 @@
 """Errors that a user can act on.
 
-Every message says what was wrong with which input and what to do about it, in one line.
+Every message says what was wrong with which input and what to do about it, in one line, and never holds a password.
 """
+
+from ap3d.redaction import redacted
 
 
 class Ap3dError(Exception):
     """Base of all errors raised on purpose; the command line prints it as one line, without a traceback."""
 
     exit_status = 2
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redacted(a) if isinstance(a, str) else a for a in args))
 
 
 class InputError(Ap3dError):

@@ -11,6 +11,7 @@ from typing import Any
 from ap3d.config import Config
 from ap3d.errors import Ap3dError, RunError
 from ap3d.portrait_job import PortraitJob
+from ap3d.redaction import redacted
 from ap3d.resources import Resources
 from ap3d.stages import STAGES
 from ap3d.stages.base import Stage, StageContext, StopRequested, stage_fingerprint
@@ -176,6 +177,7 @@ class _Run:
             "abstract_prompt": notes.get("abstract_prompt", job.abstract_prompt),
             "unknown_words": notes.get("unknown_words", []),
             "seed": job.seed,
+            "portrait": redacted(job.portrait) if job.portrait else None,
             "preset": config.preset,
             "status": status,
             "error_class": type(error).__name__ if error else None,

@@ -1,10 +1,16 @@
-"""One root folder on any fsspec file system: local paths, ``s3://``, ``gs://``, ``memory://``."""
+"""One root folder on any fsspec file system: local paths, ``s3://``, ``gs://``, ``memory://``.
 
+Credentials come from the environment (``AWS_…``, instance profiles, ``FSSPEC_…``); where an address carries a password
+all the same, messages and records show it as ``***``.
+"""
+
+import contextlib
 import errno
 import json
 import os
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -12,8 +18,13 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from ap3d.errors import Ap3dError, DataFileError, InputError, RunError
+from ap3d.redaction import redacted
 
 Names = list[str]
+RETRY_SECONDS = (0.2, 0.6, 1.8)  # on top of what the file system's own client does
+_FINAL = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+_FINAL_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class Store:
@@ -29,11 +40,20 @@ class Store:
     def __init__(self, root: str) -> None:
         try:
             self._fs, base = fsspec.core.url_to_fs(str(root), use_listings_cache=False)
-        except (ValueError, ImportError, TypeError) as error:
+        except (ValueError, ImportError, TypeError, OSError) as error:
             raise InputError(f"cannot open storage {root!r}: {error}") from error
         self.root = str(root)
         self.is_local = isinstance(self._fs, LocalFileSystem)
         self._base = os.path.abspath(base) if self.is_local else base.rstrip("/")
+
+    @property
+    def shown(self) -> str:
+        """The root for people and records, without credentials."""
+        return redacted(self.root)
+
+    def uri(self, name: str) -> str:
+        """The address of a name below the root for people: an absolute path or a URL, without credentials."""
+        return self.path(name) if self.is_local else f"{self.shown.rstrip('/')}/{name}"
 
     def path(self, *parts: str) -> str:
         """The absolute path of a name below the root, in the file system's own form."""
@@ -47,18 +67,20 @@ class Store:
             RunError: the storage failed.
         """
         with self._translated("read", path):
-            return bytes(self._fs.cat_file(self.path(path)))
+            return bytes(_retried(lambda: self._fs.cat_file(self.path(path))))
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Replace one file; readers see the old or the new content, never a part."""
+        write = self._write_local if self.is_local else self._fs.pipe_file
         with self._translated("write", path):
-            if self.is_local:
-                self._write_local(self.path(path), data)
-            else:
-                self._fs.pipe_file(self.path(path), data)
+            _retried(lambda: write(self.path(path), data))
 
     def exclusive_create(self, path: str, data: bytes) -> bool:
-        """Create a file that nobody else has created; False when it exists already."""
+        """Create a file that nobody else has created; False when it exists already.
+
+        Atomic: a hard link on local folders (creation with O_EXCL where there are none), ``If-None-Match: *`` on S3,
+        ``ifGenerationMatch=0`` on GCS. Never retried, since an answer that was lost may have been a success.
+        """
         with self._translated("create", path):
             try:
                 if self.is_local:
@@ -73,14 +95,14 @@ class Store:
         """Whether a file or folder is there."""
         with self._translated("look up", path):
             self._fs.invalidate_cache()
-            return bool(self._fs.exists(self.path(path)))
+            return bool(_retried(lambda: self._fs.exists(self.path(path))))
 
     def list(self, prefix: str) -> Names:
         """Names of all files below a folder, relative to the root, sorted; temporary files are left out."""
         with self._translated("list", prefix):
             self._fs.invalidate_cache()
             try:
-                found = self._fs.find(self.path(prefix))
+                found = _retried(lambda: self._fs.find(self.path(prefix)))
             except FileNotFoundError:
                 return []
         names = (f[len(self._base) + 1 :] for f in found)
@@ -91,7 +113,7 @@ class Store:
         with self._translated("list", prefix):
             self._fs.invalidate_cache()
             try:
-                entries = self._fs.ls(self.path(prefix), detail=True)
+                entries = _retried(lambda: self._fs.ls(self.path(prefix), detail=True))
             except (FileNotFoundError, NotADirectoryError):
                 return []
         return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
@@ -106,9 +128,21 @@ class Store:
         """Remove a file or a folder with all below it; absent is fine."""
         with self._translated("delete", prefix):
             try:
-                self._fs.rm(self.path(prefix), recursive=True)
+                _retried(lambda: self._fs.rm(self.path(prefix), recursive=True))
             except FileNotFoundError:
                 return
+
+    def delete_files(self, names: Names) -> None:
+        """Remove files, many at a time where the storage can; absent ones are fine."""
+        with self._translated("delete", names[0] if names else ""):
+            if self.is_local:
+                for name in names:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(self.path(name))
+            else:
+                present = [path for path in map(self.path, names) if self._fs.exists(path)]
+                if present:
+                    _retried(lambda: self._fs.rm(present))
 
     def read_json(self, path: str) -> Any:
         """The parsed content of a JSON file.
@@ -119,7 +153,7 @@ class Store:
         try:
             return json.loads(self.read_bytes(path))
         except ValueError as error:
-            raise DataFileError(f"{self.path(path)} is not valid JSON: {error}") from error
+            raise DataFileError(f"{self.uri(path)} is not valid JSON: {error}") from error
 
     def write_json(self, path: str, value: Any) -> None:
         """Write a value as indented JSON with sorted keys."""
@@ -134,18 +168,23 @@ class Store:
                 os.unlink(entry.path)
 
     def check_writable(self) -> None:
-        """Make sure that files can be written below the root.
+        """Make sure that files can be written below the root, and that creation is exclusive there.
 
         Raises:
             InputError: they cannot, with the reason.
         """
         probe = f".tmp-probe-{uuid.uuid4().hex}"
         try:
-            self.write_bytes(probe, b"ap3d")
+            first, second = (self.exclusive_create(probe, b"ap3d") for _ in range(2))
             self.delete(probe)
-        except RunError as error:
+        except (RunError, DataFileError) as error:
             reason = str(error).rpartition(": ")[2]
-            raise InputError(f"cannot write to {self.root!r}: {reason}") from error
+            raise InputError(f"cannot write to {self.shown!r}: {reason}") from error
+        if second or not first:
+            raise InputError(
+                f"{self.shown!r} does not keep a second writer from creating the same file (no If-None-Match); two"
+                " drivers could spoil it: use a storage that does"
+            )
 
     def _write_local(self, target: str, data: bytes) -> None:
         temporary = self._temporary(target, data)
@@ -159,6 +198,11 @@ class Store:
         temporary = self._temporary(target, data)
         try:
             os.link(temporary, target)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with open(target, "xb") as file:
+                file.write(data)
         finally:
             os.unlink(temporary)
 
@@ -183,15 +227,27 @@ class Store:
             yield
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             if verb == "read":
-                raise DataFileError(f"cannot read {self.path(path)}: no such file") from error
-            raise RunError(f"cannot {verb} {self.path(path)}: {_reason(error)}") from error
+                raise DataFileError(f"cannot read {self.uri(path)}: no such file") from error
+            raise RunError(f"cannot {verb} {self.uri(path)}: {_reason(error)}") from error
         except PermissionError as error:
             kind = DataFileError if verb == "read" else RunError
-            raise kind(f"cannot {verb} {self.path(path)}: {_reason(error)}") from error
+            raise kind(f"cannot {verb} {self.uri(path)}: {_reason(error)}") from error
         except Ap3dError:
             raise
         except Exception as error:  # cloud file systems raise classes of their own
-            raise RunError(f"cannot {verb} {self.path(path)}: {_reason(error)}") from error
+            raise RunError(f"cannot {verb} {self.uri(path)}: {_reason(error)}") from error
+
+
+def _retried(action: Callable[[], Any]) -> Any:
+    """What an action gives, tried again after faults that may pass: resets, time-outs, a server's 5xx."""
+    for pause in RETRY_SECONDS:
+        try:
+            return action()
+        except OSError as error:
+            if isinstance(error, _FINAL) or error.errno in _FINAL_NUMBERS:
+                raise
+            time.sleep(pause)
+    return action()
 
 
 def _reason(error: Exception) -> str:

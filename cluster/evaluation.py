@@ -64,7 +64,7 @@ def dataset_avatars(store: Store) -> list[Avatar]:
     table = schema.with_latest(manifest.read_all(store))
     rows = [row for row in table.to_pylist() if row["status"] == "done" and row["latest"]]
     if not rows:
-        raise InputError(f"{store.root!r} holds no finished avatar; make some with jobs.generate")
+        raise InputError(f"{store.shown!r} holds no finished avatar; make some with jobs.generate")
     return [
         Avatar(
             row["face_id"], row["config_hash"], row["prompt"] or "", row["seed"] or 0,

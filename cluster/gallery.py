@@ -23,7 +23,7 @@ _SAFE_URI = re.compile(r"(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9._/-]*")
 
 def write(store: Store, table: pa.Table) -> None:
     """Write ``index.html`` for the rows of ``avatars.parquet``."""
-    store.write_bytes(PAGE, page(table, title=store.root.rstrip("/").rsplit("/", 1)[-1]).encode())
+    store.write_bytes(PAGE, page(table, title=store.shown.rstrip("/").rsplit("/", 1)[-1]).encode())
 
 
 def page(table: pa.Table, title: str) -> str:

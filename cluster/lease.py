@@ -63,7 +63,7 @@ class Lease:
         lease = cls(store, last + 1, progress)
         holder = {"run_id": run_id, **_identity()}
         if not store.exclusive_create(_name(lease.epoch), _json(holder)):
-            raise RunError(f"another driver has just begun to write {store.root!r}; run jobs.status to watch it")
+            raise RunError(f"another driver has just begun to write {store.shown!r}; run jobs.status to watch it")
         lease.beat()
         lease._thread.start()
         return lease
@@ -87,9 +87,9 @@ class Lease:
             RunError: another driver took over, or no heartbeat could be written for half the time to live.
         """
         if self.failure and time.monotonic() - self._last_beat > TIME_TO_LIVE / 2:
-            raise RunError(f"the lease of {self.store.root!r} could not be kept: {self.failure}")
+            raise RunError(f"the lease of {self.store.shown!r} could not be kept: {self.failure}")
         if _newest_epoch(self.store) != self.epoch:
-            raise RunError(f"another driver took over {self.store.root!r}; this one stops and leaves the rest to it")
+            raise RunError(f"another driver took over {self.store.shown!r}; this one stops and leaves the rest to it")
 
     def release(self) -> None:
         """Give the lease back; the last heartbeat says so."""
@@ -140,7 +140,7 @@ def _await_stale(store: Store, epoch: int, time_to_live: float) -> None:
     """Return when the heartbeat stood still for the time to live; raise as soon as it moves."""
     holder = _read(store, _name(epoch))
     where = f"process {holder.get('pid')} on {holder.get('host')}"
-    busy = RunError(f"{store.root!r} is being written by {where}; wait for it, or take it over with --takeover")
+    busy = RunError(f"{store.shown!r} is being written by {where}; wait for it, or take it over with --takeover")
     if holder and not _may_be_elsewhere(holder):
         raise busy
     first = _read(store, _beat_name(epoch)).get("counter")

@@ -37,10 +37,10 @@ def check_schema(store: Store) -> None:
     try:
         version = store.read_json(SCHEMA_FILE)["schema_version"]
     except (DataFileError, KeyError, TypeError) as error:
-        raise InputError(f"{store.root!r} holds a manifest that cannot be understood: {error}") from error
+        raise InputError(f"{store.shown!r} holds a manifest that cannot be understood: {error}") from error
     if version != schema.SCHEMA_VERSION:
         raise InputError(
-            f"{store.root!r} holds a dataset of schema version {version}, this is version {schema.SCHEMA_VERSION};"
+            f"{store.shown!r} holds a dataset of schema version {version}, this is version {schema.SCHEMA_VERSION};"
             " choose another --out or the ap3d that wrote it"
         )
 
@@ -161,7 +161,7 @@ def _read_part(store: Store, name: str) -> pa.Table | None:
         return schema.conformed(pq.read_table(io.BytesIO(data)))
     except (pa.ArrowException, OSError) as error:
         cure = "delete it and run jobs.compact --rebuild"
-        raise DataFileError(f"{store.path(name)} is damaged ({str(error).splitlines()[0]}); {cure}") from error
+        raise DataFileError(f"{store.uri(name)} is damaged ({str(error).splitlines()[0]}); {cure}") from error
 
 
 def _encode(table: pa.Table) -> bytes:

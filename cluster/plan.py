@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from ap3d.config import Config
 from ap3d.errors import InputError
 from ap3d.portrait_job import PortraitJob
+from ap3d.redaction import redacted
 from ap3d.storage import Store
 from cluster import manifest, records, schema
 from cluster.prompts import PromptSet, Rejected
@@ -79,8 +80,9 @@ def _check_same(job: PortraitJob, row: dict[str, Any] | None) -> None:
     if row is None:
         return
     for name in ("prompt", "seed", "portrait"):
-        if row[name] != getattr(job, name):
+        asked = getattr(job, name)
+        if row[name] != (redacted(asked) if isinstance(asked, str) else asked):
             raise InputError(
-                f"id {job.face_id!r} is already there with {name} {row[name]!r}, now it has {getattr(job, name)!r};"
+                f"id {job.face_id!r} is already there with {name} {row[name]!r}, now it has {asked!r};"
                 " choose another id or another --out"
             )

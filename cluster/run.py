@@ -17,8 +17,9 @@ from ap3d import __version__
 from ap3d.config import Config, load_config
 from ap3d.errors import Ap3dError, InputError
 from ap3d.preflight import check_models
+from ap3d.redaction import redacted
 from ap3d.storage import Store
-from cluster import gallery, manifest
+from cluster import gallery, manifest, schema
 from cluster.driver import Driver
 from cluster.executor import Executor
 from cluster.lease import Lease
@@ -207,8 +208,8 @@ def _record_run(store: Store, run_id: str, options: GenerateOptions, config: Con
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "ap3d_version": __version__,
         "config_hash": config.config_hash,
-        "config": config.to_dict(),
-        "options": asdict(options),
+        "config": schema.without_credentials(config.to_dict()),
+        "options": schema.without_credentials(asdict(options)),
     }
     store.write_json(f"manifest/_runs/{run_id}.json", facts)
 
@@ -221,7 +222,7 @@ def _announcement(plan: Plan, sizes: WorkerSizes, executor: str) -> str:
 
 
 def _dry_run(console: Console, options: GenerateOptions, plan: Plan, store: Store, config: Config) -> int:
-    _say(console, f"preset {config.preset}, configuration {config.config_hash}, root {store.root}")
+    _say(console, f"preset {config.preset}, configuration {config.config_hash}, root {store.shown}")
     _say(console, f"{len(plan.todo)} to make, {len(plan.done)} done, {len(plan.rejected)} unusable")
     for job in plan.todo:
         _say(console, f"  {job.face_id}  seed {job.seed}  {job.prompt[:80]}")
@@ -249,10 +250,10 @@ def _summary(console: Console, progress: Progress) -> None:
 
 
 def _say_where(console: Console, store: Store) -> None:
-    page = store.path(gallery.PAGE)
-    _say(console, f"table:   {store.path(manifest.TABLE)}")
+    page = store.uri(gallery.PAGE)
+    _say(console, f"table:   {store.uri(manifest.TABLE)}")
     _say(console, f"gallery: {Path(page).as_uri() if store.is_local else page}")
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(redacted(text), markup=False, highlight=False, soft_wrap=True)

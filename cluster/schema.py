@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ap3d.redaction import redacted
+
 SCHEMA_VERSION = 1
 
 _TIME = pa.timestamp("us", tz="UTC")
@@ -62,6 +64,7 @@ ROW_SCHEMA = pa.schema(
 LATEST = pa.field("latest", pa.bool_(), nullable=False)
 KEY = ("face_id", "config_hash")
 _TIMES = ("started", "finished")
+_FROM_OUTSIDE = ("portrait", "error_message", "error_trace", "extra_json")  # may hold an address with a password
 
 
 def attempt_name(epoch: int, attempt: int) -> str:
@@ -84,7 +87,21 @@ def row_from_report(report: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     merged.pop("latest", None)
     if merged:
         row["extra_json"] = json.dumps(merged, sort_keys=True, default=str)
+    for name in _FROM_OUTSIDE:
+        if isinstance(row[name], str):
+            row[name] = redacted(row[name])
     return row
+
+
+def without_credentials(value: Any) -> Any:
+    """Plain values with passwords and keys in their texts shown as ``***``."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {k: without_credentials(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_credentials(v) for v in value]
+    return value
 
 
 def record_from_row(row: Mapping[str, Any]) -> dict[str, Any]:

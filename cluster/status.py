@@ -25,13 +25,13 @@ def read_status(store: Store) -> dict[str, Any]:
     manifest.check_schema(store)
     newest = lease.read_progress(store)
     if newest is None and not manifest.has_parts(store):
-        raise InputError(f"{store.root!r} holds no dataset (no manifest folder)")
+        raise InputError(f"{store.shown!r} holds no dataset (no manifest folder)")
     table = manifest.read_all(store)
     rows = table.select(["config_hash", "preset", "status", "wall_s", *_FAILURE]).to_pylist()
     counts = Counter((row["preset"], row["config_hash"], row["status"]) for row in rows)
     seconds = sorted(row["wall_s"] for row in rows if row["status"] == "done" and row["wall_s"])
     return {
-        "root": store.root,
+        "root": store.shown,
         "portraits": len({row["face_id"] for row in rows}),
         "configurations": [
             {"preset": p, "config_hash": c, "done": counts[p, c, "done"], "failed": counts[p, c, "failed"]}
@@ -40,7 +40,7 @@ def read_status(store: Store) -> dict[str, Any]:
         "median_seconds": seconds[len(seconds) // 2] if seconds else None,
         "failures": [{k: row[k] for k in _FAILURE} for row in rows if row["status"] == "failed"],
         "run": _run(newest),
-        "gallery": store.path(gallery.PAGE) if store.exists(gallery.PAGE) else None,
+        "gallery": store.uri(gallery.PAGE) if store.exists(gallery.PAGE) else None,
     }
 
 

@@ -16,6 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 BUDGETS = {
     "raster": 120, "rig": 90, "motion": 60, "portrait": 45, "splats": 60, "diffusion": 120, "cluster": 120, "jobs": 180,
     "end_to_end": 200, "training": 150, "importing": 60, "export": 100, "commands": 60, "metrics": 30, "perception": 45,
+    ".": 90,
 }  # fmt: skip
 OTHER_BUDGET = 30
 _spent: defaultdict[str, float] = defaultdict(float)
@@ -78,3 +79,27 @@ def neutral(rig):  # type: ignore[no-untyped-def]
     from ap3d.rig.protocol import RigParams
 
     return RigParams.neutral(rig)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """An S3 server process; its address stands in the environment while the session runs."""
+    pytest.importorskip("moto")
+    pytest.importorskip("s3fs")
+    from tests.s3_server import running
+
+    with running() as address:
+        yield address
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty root on each kind of storage."""
+    if request.param == "local":
+        return str(tmp_path / "root")
+    if request.param == "memory":
+        return f"memory://{tmp_path.name}-{id(request)}"
+    request.getfixturevalue("s3_server")
+    from tests.s3_server import new_bucket
+
+    return f"{new_bucket()}/data"

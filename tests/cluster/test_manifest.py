@@ -28,9 +28,9 @@ def written(store: Store, *parts: list[dict[str, Any]], epoch: int = 1) -> Manif
     return writer
 
 
-@pytest.fixture(params=["local", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return Store(str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}")
+@pytest.fixture
+def store(root: str) -> Store:
+    return Store(root)
 
 
 def test_done_beats_failed_then_epoch_then_attempt(store: Store) -> None:
