@@ -284,7 +284,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 CHOICES = {
-    "portrait": ("text",),
+    "portrait": ("text", "portrait3d"),
     "models.dtype": ("float32", "float16", "bfloat16"),
     "models.region_prompts": ("whole", "abstract"),
     "gaussians.sh_degree": (0, 1, 2, 3),

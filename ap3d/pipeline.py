@@ -14,7 +14,7 @@ from ap3d.portrait_job import PortraitJob
 from ap3d.redaction import redacted
 from ap3d.resources import Resources
 from ap3d.stages import STAGES
-from ap3d.stages.base import Stage, StageContext, StopRequested, stage_fingerprint
+from ap3d.stages.base import Stage, StageContext, StopRequested, portrait_digest, stage_fingerprint, start_of
 from ap3d.storage import Store
 from ap3d.threads import use_threads
 from ap3d.workspace import Locations, Workspace
@@ -100,14 +100,18 @@ class _Run:
     ) -> None:
         self.owner, self.job, self.workspace = owner, job, workspace
         self.on_progress, self.should_stop = on_progress, should_stop
+        self.portrait: str | None = None
         self.records: dict[str, dict[str, Any]] = {}
         self.stage_rows: list[dict[str, Any]] = []
         self.started = time.time()
 
     def execute(self) -> dict[str, Any]:
         try:
+            start = start_of(self.owner.config, self.job)
+            self.portrait = portrait_digest(self.job)
             for stage in STAGES:
-                self._run_stage(stage)
+                if start in stage.starts:
+                    self._run_stage(stage)
         except StopRequested:
             return self._row("stopped", None)
         except RunError:
@@ -118,7 +122,7 @@ class _Run:
 
     def _run_stage(self, stage: Stage) -> None:
         config, resources = self.owner.config, self.owner.resources
-        fingerprint = stage_fingerprint(stage, config, self.job, resources, self.records)
+        fingerprint = stage_fingerprint(stage, config, self.job, resources, self.records, self.portrait)
         record = self.workspace.finished(stage.name, fingerprint)
         skipped = record is not None
         if record is None:

@@ -6,15 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, Protocol
 
+import fsspec
 import torch
 from torch import Tensor
 
 from ap3d.config import Config
-from ap3d.errors import DataFileError
+from ap3d.errors import DataFileError, InputError
 from ap3d.portrait_job import PortraitJob
 from ap3d.resources import Resources
 from ap3d.tensor_files import pack_tensors, unpack_tensors
 from ap3d.workspace import Workspace
+
+
+STARTS = ("text", "portrait3d")  # every kind of starting portrait
 
 
 class StopRequested(BaseException):
@@ -46,6 +50,11 @@ class StageContext:
 
     def __post_init__(self) -> None:
         self.generator = seeded_generator(self.job, self.stage)
+
+    @property
+    def start(self) -> str:
+        """The kind of starting portrait, one of :data:`STARTS`."""
+        return start_of(self.config, self.job)
 
     def read(self, stage: str, name: str) -> bytes:
         """An output of an earlier stage."""
@@ -82,7 +91,8 @@ class Stage(Protocol):
 
     name: str
     version: int  # raised when the output changes for the same inputs
-    inputs: tuple[str, ...]  # earlier stages whose outputs are read
+    inputs: tuple[str, ...]  # earlier stages whose outputs are read, where this start has them
+    starts: tuple[str, ...]  # the kinds of starting portrait that it is for; it is skipped for the others
 
     def settings(self, config: Config) -> Any:
         """The configuration fields that the output depends on."""
@@ -93,18 +103,63 @@ class Stage(Protocol):
         ...
 
 
+def start_of(config: Config, job: PortraitJob) -> str:
+    """The kind of starting portrait: a job that brings a portrait starts from that, whatever the configuration says.
+
+    Raises:
+        InputError: the configuration wants a portrait, and the job has none.
+    """
+    if job.portrait is None and config.portrait == "portrait3d":
+        raise InputError("the start 'portrait3d' needs a Portrait3D result: give --portrait FILE.pth")
+    return "portrait3d" if job.portrait is not None else config.portrait
+
+
+def portrait_digest(job: PortraitJob) -> str | None:
+    """Sha256 of the starting portrait's file, None without one.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if job.portrait is None:
+        return None
+    try:
+        with fsspec.open(job.portrait, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError, ImportError) as error:
+        reason = "it does not exist" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
+        raise InputError(f"cannot read the starting portrait {job.portrait!r}: {reason}") from error
+
+
 def stage_fingerprint(
-    stage: Stage, config: Config, job: PortraitJob, resources: Resources, records: Mapping[str, Mapping[str, Any]]
+    stage: Stage,
+    config: Config,
+    job: PortraitJob,
+    resources: Resources,
+    records: Mapping[str, Mapping[str, Any]],
+    portrait: str | None = None,
 ) -> str:
-    """Sha256 over all that the stage's output depends on, and over nothing else."""
+    """Sha256 over all that the stage's output depends on, and over nothing else.
+
+    Args:
+        stage: the stage.
+        config: resolved configuration.
+        job: what to make.
+        resources: resident models.
+        records: of the stages before.
+        portrait: hash of the starting portrait's content.
+    """
     settings = stage.settings(config)
     parts = {
         "name": stage.name,
         "version": stage.version,
         "settings": _plain(settings),
         "models": resources.fingerprints,
-        "job": [job.prompt, job.seed, job.abstract_prompt, job.portrait],
-        "inputs": {name: {n: out["sha256"] for n, out in records[name]["outputs"].items()} for name in stage.inputs},
+        "job": [job.prompt, job.seed, job.abstract_prompt, portrait],
+        "inputs": {
+            name: {n: out["sha256"] for n, out in records[name]["outputs"].items()}
+            for name in stage.inputs
+            if name in records
+        },
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

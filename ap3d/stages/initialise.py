@@ -16,7 +16,7 @@ from ap3d.splats.frames import triangle_frames
 from ap3d.splats.initial import hull_seeds, seeds_avatar, surface_avatar
 from ap3d.splats.optimizer import AvatarOptimizer
 from ap3d.splats.unseen import fill_unseen
-from ap3d.stages.base import StageContext, StageResult
+from ap3d.stages.base import STARTS, StageContext, StageResult
 from ap3d.tensor_files import pack_tensors
 
 HULL_CLEARANCE = 0.018  # world units, about 6 mm
@@ -30,6 +30,7 @@ class InitialiseStage:
     name = "initialise"
     version = 3
     inputs: tuple[str, ...] = ("portrait",)
+    starts = STARTS
 
     def settings(self, config: Config) -> Any:
         """Counts, regularisers and the fit."""

@@ -16,7 +16,7 @@ from ap3d.portrait.protocol import PortraitViews
 from ap3d.portrait.text import TextPortrait
 from ap3d.resources import Resources
 from ap3d.rig.protocol import RigParams
-from ap3d.stages.base import StageContext, StageResult, seeded_generator
+from ap3d.stages.base import STARTS, StageContext, StageResult, seeded_generator
 from ap3d.tensor_files import pack_tensors
 
 HULL_EXTENT = 1.25  # world units; holds head, long hair and the shoulders that a view shows
@@ -28,6 +28,7 @@ class PortraitStage:
     name = "portrait"
     version = 1
     inputs: tuple[str, ...] = ()
+    starts = STARTS
 
     def settings(self, config: Config) -> Any:
         """Views, cameras and the kind of start."""

@@ -15,7 +15,7 @@ from ap3d.splats.avatar import GaussianAvatar, group_counts
 from ap3d.splats.bundle import Bundle
 from ap3d.splats.facts import ORDER, SCHEMA_VERSION
 from ap3d.splats.frames import triangle_frames
-from ap3d.stages.base import StageContext, StageResult, seeded_generator
+from ap3d.stages.base import STARTS, StageContext, StageResult, seeded_generator
 from ap3d.stages.initialise import read_avatar, read_params
 from ap3d.video import mp4_bytes
 
@@ -29,6 +29,7 @@ class PublishStage:
     name = "publish"
     version = 3
     inputs: tuple[str, ...] = ("portrait", "refine")
+    starts = STARTS
 
     def settings(self, config: Config) -> Any:
         """Sizes of pictures and videos."""

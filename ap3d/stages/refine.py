@@ -17,7 +17,7 @@ from ap3d.splats.fitting import FitSettings, TargetViews, fit
 from ap3d.splats.floaters import attached_mask
 from ap3d.splats.frames import triangle_frames
 from ap3d.splats.optimizer import AvatarOptimizer
-from ap3d.stages.base import StageContext, StageResult
+from ap3d.stages.base import STARTS, StageContext, StageResult
 from ap3d.stages.initialise import background_colour, read_avatar, read_params
 from ap3d.stages.regions import RegionPrompts, RegionViews, draw_azimuth, region_views
 from ap3d.tensor_files import pack_tensors
@@ -32,6 +32,7 @@ class RefineStage:
     name = "refine"
     version = 3
     inputs: tuple[str, ...] = ("portrait", "whole")
+    starts = STARTS
 
     def settings(self, config: Config) -> Any:
         """The rounds, the regularisers, the cameras and how crops are described."""

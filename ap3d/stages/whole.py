@@ -15,7 +15,7 @@ from ap3d.splats.density import DensityRule, ScreenGradients, control_density
 from ap3d.splats.fitting import frozen_mask, penalties
 from ap3d.splats.frames import TriangleFrames, triangle_frames
 from ap3d.splats.optimizer import AvatarOptimizer
-from ap3d.stages.base import StageContext, StageResult
+from ap3d.stages.base import STARTS, StageContext, StageResult
 from ap3d.stages.initialise import background_colour, read_avatar, read_params
 from ap3d.stages.regions import RegionPrompts, RegionViews, draw_azimuth, region_views
 from ap3d.tensor_files import pack_tensors
@@ -30,6 +30,7 @@ class WholeStage:
     name = "whole"
     version = 2
     inputs: tuple[str, ...] = ("portrait", "initialise")
+    starts = STARTS
 
     def settings(self, config: Config) -> Any:
         """The guidance, the regularisers, the cameras and how crops are described."""
