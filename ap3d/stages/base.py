@@ -17,7 +17,6 @@ from ap3d.resources import Resources
 from ap3d.tensor_files import pack_tensors, unpack_tensors
 from ap3d.workspace import Workspace
 
-
 STARTS = ("text", "portrait3d")  # every kind of starting portrait
 
 
