@@ -37,3 +37,17 @@ class RunError(Ap3dError):
     """The run as a whole cannot go on (storage full, cluster lost, lease taken over)."""
 
     exit_status = 3
+
+
+class PortraitError(Ap3dError):
+    """A starting portrait that can be read but not used; the message says why."""
+
+    exit_status = 1
+
+
+class NoFaceError(PortraitError):
+    """No face was found in a portrait's views."""
+
+
+class RigFitError(PortraitError):
+    """The rig does not come close enough to a portrait's face."""

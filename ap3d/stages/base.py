@@ -17,7 +17,7 @@ from ap3d.resources import Resources
 from ap3d.tensor_files import pack_tensors, unpack_tensors
 from ap3d.workspace import Workspace
 
-STARTS = ("text", "portrait3d")  # every kind of starting portrait
+STARTS: tuple[str, ...] = ("text", "portrait3d")  # every kind of starting portrait
 
 
 class StopRequested(BaseException):

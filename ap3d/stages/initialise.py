@@ -30,7 +30,7 @@ class InitialiseStage:
     name = "initialise"
     version = 3
     inputs: tuple[str, ...] = ("portrait",)
-    starts = STARTS
+    starts: tuple[str, ...] = STARTS
 
     def settings(self, config: Config) -> Any:
         """Counts, regularisers and the fit."""

@@ -28,7 +28,7 @@ class PortraitStage:
     name = "portrait"
     version = 1
     inputs: tuple[str, ...] = ()
-    starts = STARTS
+    starts: tuple[str, ...] = STARTS
 
     def settings(self, config: Config) -> Any:
         """Views, cameras and the kind of start."""

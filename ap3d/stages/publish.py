@@ -29,7 +29,7 @@ class PublishStage:
     name = "publish"
     version = 3
     inputs: tuple[str, ...] = ("portrait", "refine")
-    starts = STARTS
+    starts: tuple[str, ...] = STARTS
 
     def settings(self, config: Config) -> Any:
         """Sizes of pictures and videos."""

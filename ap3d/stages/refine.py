@@ -32,7 +32,7 @@ class RefineStage:
     name = "refine"
     version = 3
     inputs: tuple[str, ...] = ("portrait", "whole")
-    starts = STARTS
+    starts: tuple[str, ...] = STARTS
 
     def settings(self, config: Config) -> Any:
         """The rounds, the regularisers, the cameras and how crops are described."""

@@ -30,7 +30,7 @@ class WholeStage:
     name = "whole"
     version = 2
     inputs: tuple[str, ...] = ("portrait", "initialise")
-    starts = STARTS
+    starts: tuple[str, ...] = STARTS
 
     def settings(self, config: Config) -> Any:
         """The guidance, the regularisers, the cameras and how crops are described."""
