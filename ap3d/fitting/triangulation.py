@@ -60,7 +60,7 @@ def triangulate(found: FaceLandmarks, cameras: Cameras, use: Tensor) -> SpatialL
     size = _face_size(pixels)
     agree = _consensus(matrices, pixels, size, cameras.cam2world[seen, :3, 2].to(matrices))
     if int(agree.sum()) < 2:
-        raise NoFaceError(f"faces were found in {len(seen)} views, but no two show the same face; is the portrait whole?")
+        raise NoFaceError(f"{len(seen)} views show faces, but no two the same one; is the portrait whole?")
     matrices, pixels, size, score = matrices[agree], pixels[agree], size[agree], score[agree]
     weights = score[:, None].expand(pixels.shape[:2])
     for _ in range(ROUNDS):

@@ -99,3 +99,7 @@ class Rig(Protocol):
     def landmarks(self, params: RigParams) -> Tensor:
         """The 68 iBUG landmarks and the two eye centres (68: subject's right, 69: left), ``[B, 70, 3]``."""
         ...
+
+    def landmarks_of(self, vertices: Tensor) -> Tensor:
+        """The same ``[B, 70, 3]`` of posed vertices ``[B, V, 3]``; linear."""
+        ...
