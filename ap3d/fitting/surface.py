@@ -105,7 +105,7 @@ def surface_rows(
 
 
 def outer_vertices(rig: Rig) -> tuple[Tensor, Tensor]:
-    """Ids ``[M]`` of the vertices on the outside of head and body, and which of all vertices are torso (bool ``[V]``)."""
+    """Ids ``[M]`` of the vertices on the outside of head and body, and which vertices are torso (bool ``[V]``)."""
     ids = torch.cat([rig.regions[name] for name in ("scalp", "face", "ears", "neck", "torso")])
     outer = torch.unique(rig.faces[ids])
     torso = torch.zeros(len(rig.template), dtype=torch.bool)
