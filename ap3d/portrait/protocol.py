@@ -16,8 +16,9 @@ class PortraitViews:
         cameras: ``B`` cameras.
         color: ``[B, 3, H, W]`` premultiplied over nothing, 0 to 1.
         alpha: ``[B, 1, H, W]``.
-        depth: ``[B, 1, H, W]`` mean camera z of what is seen, world units; None where the source has none.
-        normals: ``[B, 3, H, W]`` in world axes, or None.
+        depth: ``[B, 1, H, W]`` mean camera z of what is seen, world units, 0 where nothing is; None where the source
+            has none.
+        normals: ``[B, 3, H, W]`` in world axes, outward, unit, 0 where nothing is; not premultiplied; or None.
         labels: ``[B, H, W]`` (``ap3d.perception.protocol.Part``) or None.
         background: ``[3]`` colour that the pictures were seen on.
     """

@@ -64,19 +64,21 @@ class Portraitist:
         return torch.stack([self._classify(cameras[i]) for i in range(len(cameras))])
 
     def _classify(self, camera: Cameras) -> Tensor:
-        mesh, a = self.mesh, self.person.attributes
-        rast, hit = self._rasterize(camera, (camera.height, camera.width))
-        values = interpolate(mesh.attributes[None, :, 3:9], rast, mesh.faces)[0][hit]
-        face = rast[0, ..., 3][hit].long() - 1
-        own = face < len(self.rig.faces)
-        labels = torch.full_like(face, int(Label.SCALP))
-        labels[own] = labels_from_fields(self.rig, face[own], values[own, :3], values[own, 3:])
-        table = torch.tensor([CLASSES.index(_class_of(label, a)) for label in Label])
+        rast, hit = self.rasterize(camera, (camera.height, camera.width))
+        values = interpolate(self.mesh.attributes[None, :, 3:9], rast, self.mesh.faces)[0][hit]
         classes = torch.zeros(hit.shape, dtype=torch.long)
-        classes[hit] = torch.where(own, table[labels], torch.tensor(CLASSES.index("hair")))
+        classes[hit] = self.classes_of(rast[0, ..., 3][hit].long() - 1, values)
         return classes
 
-    def _rasterize(self, camera: Cameras, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def classes_of(self, face: Tensor, fields: Tensor) -> Tensor:
+        """Classes ``[N]`` of points of triangles ``[N]`` with template positions and masks ``[N, 6]``."""
+        own = face < len(self.rig.faces)
+        labels = torch.full_like(face, int(Label.SCALP))
+        labels[own] = labels_from_fields(self.rig, face[own], fields[own, :3], fields[own, 3:])
+        table = torch.tensor([CLASSES.index(_class_of(label, self.person.attributes)) for label in Label])
+        return torch.where(own, table[labels], torch.tensor(CLASSES.index("hair")))
+
+    def rasterize(self, camera: Cameras, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """As :func:`rasterize_mesh` gives it, and where something was hit ``[H, W]``."""
         homogeneous = torch.cat([self.mesh.vertices, torch.ones(len(self.mesh.vertices), 1)], 1)
         rast = rasterize_mesh((homogeneous @ camera.clip_matrices()[0].T)[None], self.mesh.faces, size)
@@ -85,7 +87,7 @@ class Portraitist:
     def _draw(self, camera: Cameras) -> Tensor:
         mesh = self.mesh
         size = (camera.height * SUPERSAMPLE, camera.width * SUPERSAMPLE)
-        rast, hit = self._rasterize(camera, size)
+        rast, hit = self.rasterize(camera, size)
         picture = torch.tensor(BACKGROUND_COLOUR).expand(*size, 3).clone()
         values = interpolate(mesh.attributes[None], rast, mesh.faces)[0][hit]
         part = self._part[rast[0, ..., 3][hit].long() - 1]
