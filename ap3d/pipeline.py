@@ -1,6 +1,5 @@
 """Runs the stages of one portrait, skips what is finished, and reports one row."""
 
-import resource
 import time
 import traceback
 from collections.abc import Callable
@@ -8,7 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import torch
+
 from ap3d.config import Config
+from ap3d.diffusion.cost import COST_COLUMNS, cost_columns, peak_flops, peak_memory, reset_peak_memory, summed_columns
 from ap3d.errors import Ap3dError, RunError
 from ap3d.portrait_job import PortraitJob
 from ap3d.redaction import redacted
@@ -134,26 +136,31 @@ class _Run:
                 "status": "done",
                 "seconds": float(record["seconds"]),
                 "skipped": skipped,
-                "peak_memory_mb": float(record["peak_memory_mb"]),
                 "fingerprint": fingerprint,
+                **{name: record[name] for name in COST_COLUMNS if name in record},
             }
         )
 
+    def _peak_flops(self) -> float:
+        models = self.owner.resources.models
+        return peak_flops(str(models.device), models.dtype, torch.get_num_threads())
+
     def _make(self, stage: Stage, fingerprint: str) -> dict[str, Any]:
+        resources = self.owner.resources
         report = lambda step, steps: self._report(stage.name, step, steps)  # noqa: E731
         report(0, 1)
         context = StageContext(
-            self.job, self.owner.config, self.owner.resources, self.workspace, self.records, stage.name,
-            fingerprint, report,
+            self.job, self.owner.config, resources, self.workspace, self.records, stage.name, fingerprint, report,
         )  # fmt: skip
-        started = time.perf_counter()
+        reset_peak_memory(resources.device)
         result = stage.run(context)
+        seconds = context.seconds
         details = {
             "fingerprint": fingerprint,
             "seed": self.job.seed,
-            "seconds": time.perf_counter() - started,
-            # Of the process so far: the system keeps no maximum for a part of its life.
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "seconds": seconds,
+            **peak_memory(resources.device),
+            **cost_columns(context.cost, seconds, self._peak_flops()),
             "metrics": dict(result.metrics),
             "notes": dict(result.notes),
         }
@@ -194,6 +201,7 @@ class _Run:
             "finished": _timestamp(time.time()),
             "wall_s": time.time() - self.started,
             "stages": self.stage_rows,
+            **summed_columns(self.stage_rows, self._peak_flops()),
             "metrics": metrics,
         }
 

@@ -25,6 +25,11 @@ _STAGE = pa.struct(
         ("skipped", pa.bool_()),
         ("peak_memory_mb", pa.float64()),
         ("fingerprint", pa.string()),
+        ("peak_gpu_memory_mb", pa.float64()),
+        ("unet_evaluations", pa.int64()),
+        ("controlnet_evaluations", pa.int64()),
+        ("flops", pa.float64()),
+        ("utilisation", pa.float64()),  # of the device's measured peak
     ]
 )
 
@@ -58,6 +63,12 @@ ROW_SCHEMA = pa.schema(
         ("started", _TIME),
         ("finished", _TIME),
         ("extra_json", pa.string()),  # what a newer worker reported beyond these columns
+        ("unet_evaluations", pa.int64()),
+        ("controlnet_evaluations", pa.int64()),
+        ("flops", pa.float64()),
+        ("utilisation", pa.float64()),  # of the phases that use networks
+        ("peak_memory_mb", pa.float64()),
+        ("peak_gpu_memory_mb", pa.float64()),
     ],
     metadata={"ap3d_schema_version": str(SCHEMA_VERSION)},
 )

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -36,11 +38,25 @@ def inspect(options: argparse.Namespace) -> int:
         table.add_row(name, _shown(facts.get(name)))
     for name, value in sorted(facts.get("metrics", {}).items()):
         table.add_row(f"metric {name}", f"{value:.4g}" if isinstance(value, int | float) else str(value))
+    for phase in facts.get("cost", []):
+        table.add_row(f"cost {phase.get('phase')}", cost_line(phase))
     for name in store.list(""):
         if not name.startswith("."):
             table.add_row(f"file {name}", f"{len(store.read_bytes(name)):,} bytes")
     Console(highlight=False, markup=False).print(table)
     return 0
+
+
+def cost_line(phase: Mapping[str, Any]) -> str:
+    """A phase's time, evaluations, operations, utilisation and memory in words; what is absent is left out."""
+    shown = (
+        ("seconds", 1.0, "{:.1f} s"), ("unet_evaluations", 1.0, "{:,.0f} UNet"),
+        ("controlnet_evaluations", 1.0, "{:,.0f} ControlNet"), ("flops", 1e-12, "{:,.3g} TFLOP"),
+        ("utilisation", 100.0, "{:.0f} % of the peak"), ("peak_memory_mb", 1.0, "{:,.0f} MiB"),
+        ("peak_gpu_memory_mb", 1.0, "{:,.0f} MiB GPU"),
+    )  # fmt: skip
+    values = [(phase.get(name), factor, text) for name, factor, text in shown]
+    return ", ".join(t.format(v * f) for v, f, t in values if isinstance(v, int | float) and v)
 
 
 def _shown(value: object) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ap3d.diffusion.conditions import ConditionSpec
+from ap3d.diffusion.cost import CostMeter
 from ap3d.diffusion.latents import LatentCodec, LinearDecoder
 from ap3d.diffusion.loading import fingerprint, load_component, read_json, resolve_model_folder
 from ap3d.diffusion.prompts import complete_prompt, unknown_words
@@ -24,6 +25,7 @@ class GuidanceModels:
         alphas_cumprod: ``[T]`` of the noise schedule.
         condition_spec: what the first ControlNet's condition image shows.
         image_size: pixels of a square picture.
+        meter: counts what the networks do.
         latent_shape: ``(C, h, w)``.
         vocabulary: the words that the text encoder was trained on, or None for an open vocabulary.
     """
@@ -40,6 +42,7 @@ class GuidanceModels:
         self.device, self.dtype = parameter.device, parameter.dtype
         self.alphas_cumprod = scheduler.alphas_cumprod.to(self.device)
         self.prediction_type: str = scheduler.config.prediction_type
+        self.meter = CostMeter()
         self._texts: dict[str, Tensor] = {}
 
     @staticmethod
@@ -181,12 +184,14 @@ class GuidanceModels:
 
     def encode_images(self, pictures: Tensor) -> Tensor:
         """Pictures ``[B, 3, H, W]`` in 0..1 to scaled latents; differentiable."""
-        return self.codec.encode(pictures.to(self.device, self.dtype))
+        latents: Tensor = self.meter.call("autoencoder", self.codec.encode, pictures.to(self.device, self.dtype))
+        return latents
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents to pictures ``[B, 3, H, W]`` float32 in 0..1."""
-        return self.codec.decode(latents.to(self.dtype)).float()
+        pictures: Tensor = self.meter.call("autoencoder", self.codec.decode, latents.to(self.dtype))
+        return pictures.float()
 
     def predict(
         self, latents: Tensor, timesteps: int | Tensor, text: Tensor, conditions: Conditions = None, *,
@@ -225,13 +230,16 @@ class GuidanceModels:
         middle: Tensor | None = None
         for net, condition in zip(self.controlnets, _listed(conditions), strict=False):
             image = condition.to(self.device, self.dtype)
-            added, added_middle = net(latents, steps, text, image, control_scale, return_dict=False)
+            added, added_middle = self.meter.call(
+                "controlnet", net, latents, steps, text, image, control_scale, return_dict=False
+            )
             down = [a + b for a, b in zip(down, added, strict=True)] if down else list(added)
             middle = added_middle if middle is None else middle + added_middle
-        return self.unet(
-            latents, steps, text, down_block_additional_residuals=down or None,
+        output: Tensor = self.meter.call(
+            "unet", self.unet, latents, steps, text, down_block_additional_residuals=down or None,
             mid_block_additional_residual=middle, return_dict=False,
         )[0]  # fmt: skip
+        return output
 
     def split(self, latents: Tensor, steps: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
         """``(x0, noise)`` from a raw output, after Salimans & Ho 2022 (arXiv 2202.00512), appendix D."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ap3d.config import Config
+from ap3d.diffusion.cost import Cost
 from ap3d.errors import DataFileError, InputError
 from ap3d.portrait_job import PortraitJob
 from ap3d.resources import Resources
@@ -46,9 +48,22 @@ class StageContext:
     fingerprint: str
     report: Callable[[int, int], None]
     generator: torch.Generator = field(init=False)
+    earlier: Cost = field(default=Cost(), init=False)  # of the interrupted run that this one goes on from
+    earlier_seconds: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.generator = seeded_generator(self.job, self.stage)
+        self._begun, self._metered = time.perf_counter(), self.resources.models.meter.total
+
+    @property
+    def cost(self) -> Cost:
+        """What the stage spent in networks so far, interrupted runs included."""
+        return self.earlier + (self.resources.models.meter.total - self._metered)
+
+    @property
+    def seconds(self) -> float:
+        """How long the stage has run, interrupted runs included."""
+        return self.earlier_seconds + time.perf_counter() - self._begun
 
     @property
     def start(self) -> str:
@@ -69,7 +84,8 @@ class StageContext:
 
     def save_checkpoint(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Keep tensors, the step and the generator's state."""
-        state = {**tensors, "step": torch.tensor(step), "generator": self.generator.get_state()}
+        spent = torch.cat([self.cost.tensor(), torch.tensor([self.seconds], dtype=torch.float64)])
+        state = {**tensors, "step": torch.tensor(step), "generator": self.generator.get_state(), "spent": spent}
         self.workspace.save_checkpoint(self.stage, self.fingerprint, pack_tensors(state))
 
     def load_checkpoint(self) -> tuple[dict[str, Tensor], int] | None:
@@ -82,6 +98,8 @@ class StageContext:
         except DataFileError:
             return None
         self.generator.set_state(state.pop("generator"))
+        if (spent := state.pop("spent", None)) is not None:
+            self.earlier, self.earlier_seconds = Cost.from_tensor(spent[:3]), float(spent[3])
         return state, int(state.pop("step"))
 
 

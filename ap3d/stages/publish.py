@@ -8,6 +8,7 @@ from torch import Tensor
 from ap3d import __version__
 from ap3d.animation import bundle_camera, motion_frames, render, turntable_frames
 from ap3d.config import Config
+from ap3d.diffusion.cost import COST_COLUMNS
 from ap3d.motion.expressions import ExpressionSampler
 from ap3d.motion.procedural import talking
 from ap3d.pictures import contact_sheet, png_bytes
@@ -89,9 +90,16 @@ def _facts(context: StageContext, avatar: GaussianAvatar) -> dict[str, Any]:
         "triangles": 1 + avatar.extra_binding.shape[1],
         "groups": group_counts(avatar),
         "metrics": metrics,
+        "cost": _cost(context),
         "models": context.resources.fingerprints,
         "licences": context.resources.licences,
     }
+
+
+def _cost(context: StageContext) -> list[dict[str, Any]]:
+    """What the stages before this one cost."""
+    names = ("seconds", *COST_COLUMNS)
+    return [{"phase": stage, **{n: r[n] for n in names if n in r}} for stage, r in context.records.items()]
 
 
 def _picture(bundle: Bundle, azimuth: float, size: int) -> Tensor:

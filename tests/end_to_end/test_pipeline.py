@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from ap3d.cli import main
 from ap3d.config import load_config
 from ap3d.pipeline import Generator, PortraitJob, ProgressEvent
 from ap3d.splats.bundle import load_bundle
 from ap3d.storage import Store
 from ap3d.workspace import Locations, Workspace
+from cluster import schema
 
 BUNDLE_FILES = {
     "avatar.json", "splats.ply", "rig.safetensors", "world.ply", "preview.png", "sheet.png", "turntable.mp4",
@@ -33,6 +35,23 @@ def test_a_prompt_becomes_a_whole_bundle(made: tuple[Path, dict]) -> None:  # ty
     assert facts["prompt"] == row["prompt"] and facts["groups"]["skin"] > 1000
     work = folder.parents[1] / "work" / row["config_hash"] / "old-man"
     assert {p.name for p in work.iterdir()} == {"DONE.json"}
+
+
+def test_rows_and_bundles_say_what_every_phase_cost(made: tuple[Path, dict], capsys: pytest.CaptureFixture) -> None:  # type: ignore[type-arg]
+    folder, row = made
+    phases = {stage["name"]: stage for stage in row["stages"]}
+    config = load_config("smoke")
+    full, face = len(config.views.full_azimuths), len(config.views.face_azimuths)
+    assert phases["portrait"]["unet_evaluations"] == 2 * config.views.steps * (full + face)
+    assert phases["portrait"]["controlnet_evaluations"] == phases["portrait"]["unet_evaluations"]
+    assert phases["publish"]["unet_evaluations"] == phases["initialise"]["flops"] == 0
+    assert row["unet_evaluations"] == sum(stage["unet_evaluations"] for stage in row["stages"])
+    assert row["flops"] > 0.9e9 * row["unet_evaluations"] and 0 < row["utilisation"] < 1
+    assert row["peak_memory_mb"] == max(stage["peak_memory_mb"] for stage in row["stages"])
+    again = schema.table_from_rows([schema.row_from_report(row)]).to_pylist()[0]
+    assert again["stages"][0]["flops"] == phases["portrait"]["flops"] and again["flops"] == row["flops"]
+    assert main(["inspect", str(folder)]) == 0
+    assert f"{phases['portrait']['unet_evaluations']} UNet" in capsys.readouterr().out
 
 
 def test_the_bundle_moves_with_its_rig(made: tuple[Path, dict]) -> None:  # type: ignore[type-arg]
@@ -115,6 +134,8 @@ def test_a_stopped_run_ends_as_an_unbroken_one_does(generator: Generator, tmp_pa
         at = lambda: events[-1].stage == stage and events[-1].step >= step  # noqa: E731, B023
         assert small.run(job, stopped, str(attempt), on_progress=events.append, should_stop=at)["status"] == "stopped"
     assert small.run(job, stopped, "last")["status"] == "done"
+    resumed = small.run(job, stopped, "again")
+    assert [s["unet_evaluations"] for s in resumed["stages"]] == [s["unet_evaluations"] for s in row["stages"]]
     files = [Path(s.path(row["uri_bundle"], "splats.ply")).read_bytes() for s in (unbroken, stopped)]
     assert files[0] == files[1]
 
