@@ -5,7 +5,6 @@ every use of a picture. Every random draw comes from two generators that the che
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ap3d.diffusion.conditions import ConditionSpec
-from ap3d.diffusion.latents import LatentCodec, LinearDecoder
 from ap3d.diffusion.models import GuidanceModels
 from ap3d.training.attributes import FRAMINGS
 from ap3d.training.captions import CaptionWriter
@@ -28,8 +26,17 @@ from ap3d.training.denoiser import (
     build_unet,
     scale_condition_embedding,
 )
+from ap3d.training.denoising import (
+    FrozenParts,
+    denoising_error,
+    optimise,
+    rate_factor,
+    schedule_weights,
+    smoothed,
+    to_chw,
+    update_average,
+)
 from ap3d.training.portrait_pool import FRAMING_COLUMN, PortraitPool, Scene
-from ap3d.training.text_pretraining import token_ids
 from ap3d.training.weighting import RegionWeights, mirror_condition
 
 CHROMA = slice(4, 6)  # latents that hold colour differences
@@ -68,13 +75,13 @@ class DiffusionTrainer:
         spec: what the pool's conditions show.
     """
 
-    def __init__(self, config: DiffusionConfig, pool: PortraitPool, parts: "FrozenParts", spec: ConditionSpec) -> None:
+    def __init__(self, config: DiffusionConfig, pool: PortraitPool, parts: FrozenParts, spec: ConditionSpec) -> None:
         torch.manual_seed(config.seed)  # the networks' starting values
         self.config, self.pool, self.parts, self.spec = config, pool, parts, spec
         self.unet, self.controlnet = build_unet(config.denoiser), build_controlnet(config.denoiser)
         self._use_plain_attention()
         rows = np.arange(min(64, len(pool)))
-        scale_condition_embedding(self.controlnet, _to_chw(pool.conditions[rows]))
+        scale_condition_embedding(self.controlnet, to_chw(pool.conditions[rows]))
         self.scheduler = build_scheduler()
         self.parameters = [*self.unet.parameters(), *self.controlnet.parameters()]
         self.ema = [p.detach().clone() for p in self.parameters]
@@ -98,19 +105,14 @@ class DiffusionTrainer:
     def train_step(self) -> float:
         """One optimiser step; returns its loss."""
         started = time.monotonic()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+        rate = self._learning_rate()
         pictures, conditions, captions = self._batch()
         loss = self._loss(pictures, conditions, captions)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
-        self.optimizer.step()
+        optimise(self.optimizer, loss, self.parameters, rate)
         self.step, self.samples = self.step + 1, self.samples + self.config.batch
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.ema, [p.data for p in self.parameters], 1 - decay)
+        update_average(self.ema, self.parameters, self.config.ema, self.step)
         value = float(loss.detach())
-        self.loss = value if self.loss != self.loss else 0.99 * self.loss + 0.01 * value
+        self.loss = smoothed(self.loss, value)
         self.seconds += time.monotonic() - started
         return value
 
@@ -121,16 +123,15 @@ class DiffusionTrainer:
 
     def _learning_rate(self) -> float:
         config = self.config
-        done = self.done()
-        fall = 1.0 if done < config.decay_from else max(config.final_rate, (1 - done) / (1 - config.decay_from))
-        return config.learning_rate * min(1.0, (self.step + 1) / config.warmup_steps) * fall
+        factor = rate_factor(self.done(), self.step, config.warmup_steps, config.decay_from, config.final_rate)
+        return config.learning_rate * factor
 
     def _batch(self) -> tuple[Tensor, Tensor, list[str]]:
         """Pictures and conditions ``[B, C, H, W]`` in 0..1, half of them mirrored, and captions."""
         size = self.config.batch
         rows = self._rows(size)
         mirrored = torch.from_numpy(self.rng.random(size) < 0.5)
-        pictures, conditions = _to_chw(self.pool.images[rows]), _to_chw(self.pool.conditions[rows])
+        pictures, conditions = to_chw(self.pool.images[rows]), to_chw(self.pool.conditions[rows])
         choose = mirrored[:, None, None, None]
         pictures = torch.where(choose, pictures.flip(-1), pictures)
         conditions = torch.where(choose, mirror_condition(conditions), conditions)
@@ -165,18 +166,12 @@ class DiffusionTrainer:
         spread = (torch.arange(batch) + torch.rand(1, generator=self.generator)) / batch
         steps = (1000 * (1 - spread**2)).long().clamp(0, 999)
         noise = torch.randn(latents.shape, generator=self.generator)
-        noisy = self.scheduler.add_noise(latents, noise, steps)
         kept = (torch.rand(batch, generator=self.generator) > self.config.condition_dropout)[:, None, None, None]
-        with torch.autocast("cpu", torch.bfloat16):
-            down, middle = self.controlnet(noisy, steps, text, conditions, return_dict=False)
-            output = self.unet(
-                noisy, steps, text, down_block_additional_residuals=[d * kept for d in down],
-                mid_block_additional_residual=middle * kept, return_dict=False,
-            )[0]  # fmt: skip
-        error = (output.float() - latents).square() * weight
+        error = weight * denoising_error(
+            self.unet, self.controlnet, self.scheduler, latents, noise, steps, text, conditions, kept
+        )
         error = error * self._channel_weights(latents.shape[1])
-        scale = (1 / (1 - self.scheduler.alphas_cumprod[steps])).clamp(max=self.config.weight_limit)
-        return (error * scale[:, None, None, None]).mean()
+        return (error * schedule_weights(self.scheduler, steps, self.config.weight_limit)).mean()
 
     def _channel_weights(self, channels: int) -> Tensor:
         weights = torch.ones(channels)
@@ -224,65 +219,6 @@ class DiffusionTrainer:
         self.generator.set_state(state["torch_rng"])
         self.rng.bit_generator.state = _unplain(state["numpy_rng"])
         return True
-
-
-class FrozenParts:
-    """Text encoder, tokenizer and autoencoder from a model folder; they do not change while the denoiser trains."""
-
-    def __init__(self, text_encoder: nn.Module, tokenizer: Any, vae: nn.Module, decoder: LinearDecoder | None) -> None:
-        self.text_encoder, self.tokenizer, self.vae = text_encoder, tokenizer, vae
-        self.codec = LatentCodec(vae, decoder)
-
-    @staticmethod
-    def load(folder: Path) -> "FrozenParts":
-        """Read ``text_encoder``, ``tokenizer`` and ``vae`` below ``folder``."""
-        from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-        from transformers import CLIPTextModel, CLIPTokenizer
-
-        from ap3d.diffusion.loading import load_component
-
-        text_encoder = load_component(CLIPTextModel, folder / "text_encoder", "cpu", torch.float32)
-        vae = load_component(AutoencoderTiny, folder / "vae", "cpu", torch.float32)
-        tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
-        return FrozenParts(text_encoder, tokenizer, vae, LinearDecoder.load(folder / "vae"))
-
-    @torch.no_grad()
-    def embed(self, texts: list[str]) -> Tensor:
-        """Text embeddings ``[B, L, D]``."""
-        embedded: Tensor = self.text_encoder(token_ids(self.tokenizer, texts)).last_hidden_state
-        return embedded
-
-
-def run_training(
-    trainer: DiffusionTrainer, *, checkpoint: Path, every: dict[float, Callable[[DiffusionTrainer], None]],
-    save_seconds: float = 120.0,
-) -> None:  # fmt: skip
-    """Train to the configured number of samples or minutes with a checkpoint every ``save_seconds``.
-
-    Args:
-        trainer: fresh or resumed.
-        checkpoint: where its state goes.
-        every: hooks by their period in seconds of training; each also runs once at the end.
-        save_seconds: at most this much training is lost to a kill.
-    """
-    due = {period: trainer.seconds + period for period in every}
-    save_due = trainer.seconds + save_seconds
-    while trainer.done() < 1:
-        trainer.train_step()
-        if trainer.seconds >= save_due:
-            trainer.save(checkpoint)
-            save_due = trainer.seconds + save_seconds
-        for period, hook in every.items():
-            if trainer.seconds >= due[period]:
-                hook(trainer)
-                due[period] = trainer.seconds + period
-    trainer.save(checkpoint)
-    for hook in every.values():
-        hook(trainer)
-
-
-def _to_chw(rows: np.ndarray[Any, Any]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(rows)).permute(0, 3, 1, 2).float() / 255
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:

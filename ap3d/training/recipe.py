@@ -25,7 +25,8 @@ from ap3d.training.autoencoder import build_autoencoder, fit_linear_decoder, tra
 from ap3d.training.captions import caption_words, random_person
 from ap3d.training.checkpoints import Curve, export_folder
 from ap3d.training.combinations import kept_from_training
-from ap3d.training.diffusion_training import DiffusionConfig, DiffusionTrainer, FrozenParts, run_training
+from ap3d.training.denoising import FrozenParts, run_training
+from ap3d.training.diffusion_training import DiffusionConfig, DiffusionTrainer
 from ap3d.training.portrait_pool import PortraitPool
 from ap3d.training.probe import Probe, examples
 from ap3d.training.shape_prior import FILE as SHAPE_PRIOR_FILE

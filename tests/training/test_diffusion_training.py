@@ -7,7 +7,8 @@ from ap3d.diffusion.conditions import ConditionSpec
 from ap3d.diffusion.models import GuidanceModels
 from ap3d.diffusion.sampling import sample_images, sdedit
 from ap3d.training.denoiser import DenoiserConfig, build_controlnet, scale_condition_embedding
-from ap3d.training.diffusion_training import DiffusionConfig, DiffusionTrainer, FrozenParts, run_training
+from ap3d.training.denoising import FrozenParts, run_training
+from ap3d.training.diffusion_training import DiffusionConfig, DiffusionTrainer
 from ap3d.training.probe import ColourReader, Probe, examples
 from ap3d.training.recipe import export_denoiser, train_autoencoder
 
