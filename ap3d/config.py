@@ -69,6 +69,18 @@ class PortraitConfig:
 
 
 @dataclass(frozen=True)
+class Portrait3DConfig:
+    """The `portrait3d` start: pictures of a tri-grid, and the static fit to them."""
+
+    decoder: str | None = None  # converted networks; None: decoder.safetensors beside the tri-grid
+    resolution: int = 256  # nodes a side of the grid that views are marched through
+    view_size: int = 256  # pixels
+    more_views: int = 0  # 120: also AnimPortrait3D's 120 views for the static fit
+    fit_iterations: int = 480
+    densify_at: tuple[int, ...] = (150, 280)
+
+
+@dataclass(frozen=True)
 class GaussiansConfig:
     """How many Gaussians there are and what keeps them in place."""
 
@@ -151,6 +163,7 @@ class Config:
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     camera: CameraConfig = field(default_factory=CameraConfig)
     views: PortraitConfig = field(default_factory=PortraitConfig)
+    portrait3d: Portrait3DConfig = field(default_factory=Portrait3DConfig)
     gaussians: GaussiansConfig = field(default_factory=GaussiansConfig)
     initialise: FitConfig = field(default_factory=FitConfig)
     whole: WholeConfig = field(default_factory=WholeConfig)
@@ -186,6 +199,7 @@ PRESETS: dict[str, Config] = {
         views=PortraitConfig(
             full_azimuths=(0, 60, -60, 120, -120, 180), face_azimuths=(0,), steps=4, hull_resolution=48
         ),
+        portrait3d=Portrait3DConfig(resolution=128, view_size=128, fit_iterations=120, densify_at=()),
         gaussians=GaussiansConfig(skin_count=5000, hair_count=2500, clothes_count=800, maximum_count=9000),
         initialise=FitConfig(iterations=120),
         whole=WholeConfig(iterations=4, views_per_step=1, inversion_steps=1, densify_at=(2,), checkpoint_every=2),
@@ -198,6 +212,7 @@ PRESETS: dict[str, Config] = {
         preset="draft",
         models=_SD_MODELS,
         views=PortraitConfig(steps=20, guidance_scale=6.0, hull_resolution=128),
+        portrait3d=Portrait3DConfig(view_size=512, fit_iterations=1500, densify_at=(400, 800)),
         gaussians=GaussiansConfig(
             skin_count=90000, hair_count=60000, clothes_count=20000, maximum_count=300000, sh_degree=1
         ),
@@ -210,6 +225,9 @@ PRESETS: dict[str, Config] = {
         preset="paper",
         models=_SD_MODELS,
         views=PortraitConfig(steps=30, guidance_scale=6.0, hull_resolution=160),
+        portrait3d=Portrait3DConfig(
+            view_size=512, more_views=120, fit_iterations=3000, densify_at=(600, 900, 1200, 1500)
+        ),
         gaussians=GaussiansConfig(
             skin_count=400000, hair_count=150000, clothes_count=80000, maximum_count=2000000, sh_degree=3
         ),
@@ -285,6 +303,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 CHOICES = {
     "portrait": ("text", "portrait3d"),
+    "portrait3d.more_views": (0, 120),
     "models.dtype": ("float32", "float16", "bfloat16"),
     "models.region_prompts": ("whole", "abstract"),
     "gaussians.sh_degree": (0, 1, 2, 3),
@@ -294,7 +313,7 @@ FRAMINGS = {"full", "face", "left_eye", "right_eye", "mouth"}
 _MAY_BE_ZERO = {
     "whole.iterations", "refine.rounds", "refine.iterations", "initialise.iterations", "refine.full_views",
     "refine.face_views", "refine.mouth_views", "refine.eye_views", "whole.inversion_steps", "gaussians.hair_count",
-    "gaussians.clothes_count", "whole.end_timestep",
+    "gaussians.clothes_count", "whole.end_timestep", "portrait3d.fit_iterations",
 }  # fmt: skip
 _SHARES = {
     "views.hull_agreement",
@@ -311,7 +330,7 @@ def _check(config: Config) -> None:
         value = _field(config, name)
         if value not in choices:
             raise InputError(f"configuration field {name!r} must be one of {choices}, got {value!r}")
-    for section in ("camera", "views", "gaussians", "initialise", "whole", "refine", "publish"):
+    for section in ("camera", "views", "portrait3d", "gaussians", "initialise", "whole", "refine", "publish"):
         for key, value in dataclasses.asdict(getattr(config, section)).items():
             _check_number(f"{section}.{key}", value)
     if not config.views.full_azimuths or not config.whole.framings or set(config.whole.framings) - FRAMINGS:

@@ -39,6 +39,10 @@ class ScreenGradients:
     """Running mean of screen-space gradient norms of the Gaussians that were seen."""
 
     def __init__(self, count: int) -> None:
+        self.restart(count)
+
+    def restart(self, count: int) -> None:
+        """Forget everything; from now on there are ``count`` Gaussians."""
         self.total = torch.zeros(count)
         self.seen = torch.zeros(count)
 

@@ -10,8 +10,9 @@ from ap3d.cameras import Cameras
 from ap3d.config import GaussiansConfig
 from ap3d.errors import NumericalError
 from ap3d.metrics.ssim import ssim
-from ap3d.raster.splats import rasterize_splats
+from ap3d.raster.splats import SplatImages, rasterize_splats
 from ap3d.splats.avatar import GaussianAvatar, Group, position_penalty, scale_penalty
+from ap3d.splats.density import DensityRule, ScreenGradients, control_density
 from ap3d.splats.frames import TriangleFrames
 from ap3d.splats.optimizer import AvatarOptimizer
 
@@ -54,6 +55,7 @@ class FitSettings:
     first_factor: float = 1.0
     last_factor: float = 0.15
     checkpoint_every: int = 200
+    densify_at: tuple[int, ...] = ()  # iterations after which Gaussians multiply and vanish
 
 
 def fit(
@@ -67,6 +69,7 @@ def fit(
     frozen_groups: tuple[Group, ...] = (),
     first: int = 0,
     save: Callable[[int], None] | None = None,
+    gradients: ScreenGradients | None = None,
 ) -> float:
     """Run the fit in place; learning rates fall geometrically. Returns the mean loss of the last tenth.
 
@@ -81,26 +84,36 @@ def fit(
         frozen_groups: these stay as they are.
         first: iteration to go on from.
         save: asked to keep a checkpoint, with the number of iterations done.
+        gradients: screen gradients for ``settings.densify_at``, kept up to date.
 
     Raises:
         NumericalError: the loss is not finite.
     """
     losses: list[float] = []
     frozen = frozen_mask(optimizer.avatar, frozen_groups)
+    gradients = ScreenGradients(len(optimizer.avatar)) if gradients is None else gradients
     counts = torch.tensor([float(len(t.cameras)) for t in targets])
     for step in range(first, settings.iterations):
         progress = step / max(settings.iterations - 1, 1)
         optimizer.set_factor(settings.first_factor * (settings.last_factor / settings.first_factor) ** progress)
         target = targets[int(torch.multinomial(counts, 1, generator=generator))]
         chosen = torch.randperm(len(target.cameras), generator=generator)[: settings.views_per_step]
-        loss = _view_loss(optimizer.avatar, target, chosen, neutral, settings, generator)
+        loss, rendered = _view_loss(optimizer.avatar, target, chosen, neutral, settings, generator)
         penalty = penalties(optimizer.avatar, gaussians)
         (loss + penalty).backward()
+        if step < max(settings.densify_at, default=0):
+            assert rendered.means2d.grad is not None  # retained by the rasteriser
+            gradients.add(rendered.means2d.grad, rendered.radii, target.cameras.width, target.cameras.height)
         optimizer.step(frozen)
         losses.append(float(loss.detach()))
         if not losses[-1] < float("inf"):
             raise NumericalError(f"the fit diverged at iteration {step}: loss {losses[-1]}")
         done = step + 1
+        if done in settings.densify_at:
+            rule = DensityRule(maximum_count=gaussians.maximum_count)
+            control_density(optimizer, gradients, neutral, rule, generator)
+            gradients.restart(len(optimizer.avatar))
+            frozen = frozen_mask(optimizer.avatar, frozen_groups)
         if save is not None and done % settings.checkpoint_every == 0 and done < settings.iterations:
             save(done)
         report(done, settings.iterations)
@@ -129,7 +142,7 @@ def _view_loss(
     neutral: TriangleFrames,
     settings: FitSettings,
     generator: torch.Generator,
-) -> Tensor:
+) -> tuple[Tensor, SplatImages]:
     splats = avatar.pose(target.frames, neutral)
     rendered = rasterize_splats(splats, target.cameras[chosen], sh_degree=avatar.sh_degree)
     background, truth = settings.background, target.images[chosen]
@@ -145,4 +158,4 @@ def _view_loss(
     if target.alpha is not None:
         error = (rendered.alpha - target.alpha[chosen]).abs().mean((1, 2, 3))
         loss = loss + settings.alpha_weight * (error * weights).mean()
-    return loss
+    return loss, rendered

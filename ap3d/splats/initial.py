@@ -1,5 +1,7 @@
 """The first Gaussians: on the rig's surface, and between skin and hull for hair and clothes."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
@@ -25,6 +27,21 @@ PAINT = {
     Label.TONGUE: (0.75, 0.36, 0.36),
     Label.MOUTH: (0.28, 0.09, 0.09),
 }
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Where Gaussians of hair or cloth begin.
+
+    Attributes:
+        points: ``[M, 3]`` world units.
+        spacing: distance of neighbours, world units.
+        colours: ``[M, 3]`` or None where they are unknown.
+    """
+
+    points: Tensor
+    spacing: float
+    colours: Tensor | None = None
 
 
 def surface_avatar(rig: Rig, vertices: Tensor, count: int, generator: torch.Generator) -> GaussianAvatar:
@@ -81,7 +98,7 @@ def hull_seeds(rig: Rig, vertices: Tensor, hull_points: Tensor, surface: Tensor,
 
 
 def seeds_avatar(
-    rig: Rig, vertices: Tensor, points: Tensor, voxel: float, count: int, group: Group, triangles: int,
+    rig: Rig, vertices: Tensor, seeds: Seeds, count: int, group: Group, triangles: int,
     generator: torch.Generator,
 ) -> GaussianAvatar:  # fmt: skip
     """Round, half transparent Gaussians jittered round seed points; at most ``count``, at most four a seed.
@@ -89,23 +106,25 @@ def seeds_avatar(
     Args:
         rig: what they are bound to.
         vertices: ``[V, 3]`` its neutral mesh.
-        points: ``[M, 3]`` seeds, world units.
-        voxel: side of the seeds' grid, world units.
+        seeds: on a grid or a surface.
         count: number of Gaussians.
         group: hair or clothes.
         triangles: how many carry each Gaussian, 1 to 4.
         generator: draws which seeds, and the jitter.
     """
+    points = seeds.points
     wanted = min(count, 4 * len(points))
     order = torch.randperm(len(points), generator=generator)
     chosen = order.repeat(wanted // max(len(points), 1) + 1)[:wanted]
-    jittered = points[chosen] + (torch.rand(wanted, 3, generator=generator) - 0.5) * voxel
-    spacing = voxel * (len(points) / max(wanted, 1)) ** 0.5
+    jittered = points[chosen] + (torch.rand(wanted, 3, generator=generator) - 0.5) * seeds.spacing
+    spacing = seeds.spacing * (len(points) / max(wanted, 1)) ** 0.5
     carriers = hair_carriers if group == Group.HAIR else cloth_carriers
     ids, weights = carriers(rig, vertices, jittered)
     frames = triangle_frames(vertices, rig.faces)
     sigma, groups = torch.full((wanted,), COVERAGE * spacing), torch.full((wanted,), int(group))
     avatar = bind(jittered, ids[:, 0], frames, sigma, 1.0, SEED_OPACITY, groups)
+    if seeds.colours is not None:
+        avatar.f_dc.copy_((seeds.colours[chosen] - 0.5) / SH_C0)
     return avatar.bound_to(*strongest_first(ids[:, :triangles], weights[:, :triangles]))
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 from ap3d.cameras import Cameras
 from ap3d.config import Config
 from ap3d.diffusion.prompts import abstract_prompt
-from ap3d.errors import InputError
 from ap3d.framing import framing_boxes, full_cameras, head_camera_target
 from ap3d.pictures import contact_sheet, png_bytes
 from ap3d.portrait.hull import carve_hull
@@ -17,13 +16,15 @@ from ap3d.portrait.text import TextPortrait
 from ap3d.resources import Resources
 from ap3d.rig.protocol import RigParams
 from ap3d.stages.base import STARTS, StageContext, StageResult, seeded_generator
+from ap3d.stages.portrait3d import trigrid_portrait
+from ap3d.stages.view_files import view_tensors
 from ap3d.tensor_files import pack_tensors
 
 HULL_EXTENT = 1.25  # world units; holds head, long hair and the shoulders that a view shows
 
 
 class PortraitStage:
-    """Makes the starting portrait of the `text` start."""
+    """Makes pictures of the starting portrait: sampled for the `text` start, rendered from a tri-grid otherwise."""
 
     name = "portrait"
     version = 1
@@ -32,13 +33,17 @@ class PortraitStage:
 
     def settings(self, config: Config) -> Any:
         """Views, cameras and the kind of start."""
-        return [config.portrait, config.views]
+        own = config.portrait3d
+        return [config.portrait, config.views, own.decoder, own.resolution, own.view_size, own.more_views]
 
     def run(self, context: StageContext) -> StageResult:
-        """Outputs: ``params.safetensors``, ``views.safetensors``, ``hull.safetensors``, ``views.png``."""
+        """Outputs: ``params.safetensors``, ``views.safetensors``, ``hull.safetensors``, ``views.png``.
+
+        For the `portrait3d` start see :func:`ap3d.stages.portrait3d.trigrid_portrait`.
+        """
+        if context.start == "portrait3d":
+            return trigrid_portrait(context)
         resources, config = context.resources, context.config
-        if config.portrait != "text" or context.job.portrait is not None:
-            raise InputError("this version starts portraits from text alone; remove the starting portrait")
         unstated = seeded_generator(context.job, "unstated attributes")
         prompt, added = resources.models.complete_prompt(context.job.prompt, unstated)
         params = sample_params(resources, prompt, context.generator)
@@ -55,7 +60,7 @@ class PortraitStage:
         )
         outputs = {
             "params.safetensors": pack_tensors(params.tensors()),
-            "views.safetensors": pack_tensors(_view_tensors(full, "full") | _view_tensors(face, "face")),
+            "views.safetensors": pack_tensors(view_tensors(full, "full") | view_tensors(face, "face")),
             "hull.safetensors": pack_tensors({"shell": hull.shell(), "voxel": torch.tensor(hull.voxel)}),
             "views.png": png_bytes(contact_sheet(torch.cat([full.opaque(), face.opaque()]))),
         }
@@ -102,13 +107,3 @@ def crop_to(cameras: Cameras, landmarks: Tensor, framing: str) -> Cameras:
         return cameras
     pixels, _ = cameras.project(landmarks)
     return cameras.crop(framing_boxes(pixels, framing, cameras.width), cameras.width)
-
-
-def _view_tensors(views: PortraitViews, name: str) -> dict[str, Tensor]:
-    quantised = lambda x: (x * 255).round().clamp(0, 255).to(torch.uint8)  # noqa: E731
-    return {
-        f"{name}.images": quantised(views.opaque()),
-        f"{name}.alpha": quantised(views.alpha),
-        f"{name}.cam2world": views.cameras.cam2world,
-        f"{name}.intrinsics": views.cameras.intrinsics,
-    }

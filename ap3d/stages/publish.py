@@ -29,7 +29,7 @@ class PublishStage:
 
     name = "publish"
     version = 3
-    inputs: tuple[str, ...] = ("portrait", "refine")
+    inputs: tuple[str, ...] = ("portrait", "fit", "refine")
     starts: tuple[str, ...] = STARTS
 
     def settings(self, config: Config) -> Any:
@@ -92,7 +92,7 @@ def _facts(context: StageContext, avatar: GaussianAvatar) -> dict[str, Any]:
         "metrics": metrics,
         "cost": _cost(context),
         "models": context.resources.fingerprints,
-        "licences": context.resources.licences,
+        "licences": context.resources.licences | notes.get("licences", {}),
     }
 
 

@@ -31,7 +31,7 @@ class RefineStage:
 
     name = "refine"
     version = 3
-    inputs: tuple[str, ...] = ("portrait", "whole")
+    inputs: tuple[str, ...] = ("portrait", "fit", "whole")
     starts: tuple[str, ...] = STARTS
 
     def settings(self, config: Config) -> Any:

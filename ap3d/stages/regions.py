@@ -77,7 +77,10 @@ def region_views(
     """Cameras, prompts and condition images of crops of one posed head at random elevations."""
     vertices = resources.rig.vertices(params)
     landmarks = resources.rig.landmarks(params)[0]
-    neutral = resources.rig.vertices(RigParams.neutral(resources.rig).replace(shape=params.shape))[0]
+    standing = RigParams.neutral(resources.rig).replace(
+        shape=params.shape, scale=params.scale, translation=params.translation
+    )
+    neutral = resources.rig.vertices(standing)[0]
     low, high = camera.elevation_range
     elevations = low + (high - low) * torch.rand(len(azimuths), generator=generator)
     wide = full_cameras(resources.rig, neutral, azimuths, elevations, resources.models.image_size)

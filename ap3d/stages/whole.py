@@ -29,7 +29,7 @@ class WholeStage:
 
     name = "whole"
     version = 2
-    inputs: tuple[str, ...] = ("portrait", "initialise")
+    inputs: tuple[str, ...] = ("portrait", "fit", "initialise")
     starts: tuple[str, ...] = STARTS
 
     def settings(self, config: Config) -> Any:
