@@ -1,28 +1,23 @@
 """What a portrait's labelled surface says about a rig's vertices: skin lies on it, the rest below it."""
 
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import cached_property
 
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from ap3d.perception.protocol import Part
 from ap3d.rig.protocol import Rig
 
 # Metres.
 SKIN_SIGMA, UNDER_SIGMA, CLOTH_SIGMA = 0.0015, 0.002, 0.008
-CLOTH_GAP, CLEARANCE = 0.005, 0.002  # cloth lies so far over the skin on average; nothing may come nearer
+CLOTH_GAP, CLEARANCE = 0.005, 0.002  # cloth and beards lie so far over the skin on average; nothing may come nearer
 LEAST_COSINE = 0.5  # between the normals of a vertex and its place on the surface
+SKIN_PARTS = torch.tensor(
+    [Part.SKIN, Part.EARS, Part.BROWS, Part.EYES, Part.MOUTH, Part.NECK]
+)  # what is not skin lies over it
 HUBER = 2.5  # standard deviations from which on a row counts less
-
-
-class Part(IntEnum):
-    """What a piece of a portrait's surface is."""
-
-    SKIN = 0
-    HAIR = 1
-    CLOTHES = 2
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ class LabelledSurface:
     Attributes:
         points: ``[N, 3]`` world units.
         normals: ``[N, 3]`` unit, outward.
-        parts: ``[N]`` int64, see :class:`Part`.
+        parts: ``[N]`` int64, see :class:`ap3d.perception.protocol.Part`.
     """
 
     points: Tensor
@@ -90,8 +85,8 @@ def surface_rows(
     point, normal, part = surface.points[place], surface.normals[place], surface.parts[place]
     height = ((vertices[outer] - point) * normal).sum(1)
     facing = (normals[outer] * normal).sum(1) > LEAST_COSINE
-    is_skin = part == Part.SKIN
-    cloth = (part == Part.CLOTHES) & torso[outer]
+    is_skin = torch.isin(part, SKIN_PARTS)
+    cloth = ((part == Part.CLOTHES) & torso[outer]) | (part == Part.BEARD)
     above = height + CLEARANCE * metre
     residual = torch.where(is_skin, height, torch.where(cloth & (above <= 0), height + CLOTH_GAP * metre, above))
     sigma = torch.where(

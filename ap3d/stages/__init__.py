@@ -1,6 +1,7 @@
 """The stages of one portrait, in order. A new stage is a file and a line here."""
 
 from ap3d.stages.base import Stage
+from ap3d.stages.fit import FitStage
 from ap3d.stages.initialise import InitialiseStage
 from ap3d.stages.portrait import PortraitStage
 from ap3d.stages.publish import PublishStage
@@ -9,4 +10,11 @@ from ap3d.stages.whole import WholeStage
 
 __all__ = ["STAGES", "Stage"]
 
-STAGES: tuple[Stage, ...] = (PortraitStage(), InitialiseStage(), WholeStage(), RefineStage(), PublishStage())
+STAGES: tuple[Stage, ...] = (
+    PortraitStage(),
+    FitStage(),
+    InitialiseStage(),
+    WholeStage(),
+    RefineStage(),
+    PublishStage(),
+)

@@ -12,7 +12,7 @@ from ap3d.rig.protocol import RigParams
 from ap3d.splats.avatar import GaussianAvatar, Group
 from ap3d.splats.carriers import cloth_carriers, hair_carriers, rebound
 from ap3d.splats.frames import triangle_frames
-from ap3d.splats.initial import bind, seeds_avatar
+from ap3d.splats.initial import Seeds, bind, seeds_avatar
 
 METRE = 2.78
 TURN = math.radians(60)
@@ -117,7 +117,7 @@ def test_choosing_triangles_anew_moves_nothing_at_rest_and_mends_what_the_fit_ha
 def test_seeds_stand_where_they_were_sown(rig, neutral, triangles: int) -> None:  # type: ignore[no-untyped-def]
     vertices, points = rig.vertices(neutral)[0], curtain(0.02)
     g = torch.Generator().manual_seed(0)
-    avatar = seeds_avatar(rig, vertices, points, 0.01, 300, Group.HAIR, triangles, g)
+    avatar = seeds_avatar(rig, vertices, Seeds(points, 0.01), 300, Group.HAIR, triangles, g)
     frames = triangle_frames(vertices, rig.faces)
     nearest = torch.cdist(avatar.pose(frames, frames).means, points).amin(1)
     assert float(nearest.max()) < 0.01 and avatar.extra_binding.shape[1] <= triangles - 1
