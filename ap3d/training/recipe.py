@@ -27,6 +27,7 @@ from ap3d.training.checkpoints import Curve, export_folder
 from ap3d.training.combinations import kept_from_training
 from ap3d.training.denoising import FrozenParts, run_training
 from ap3d.training.diffusion_training import DiffusionConfig, DiffusionTrainer
+from ap3d.training.new_words import teach_new_words
 from ap3d.training.portrait_pool import PortraitPool
 from ap3d.training.probe import Probe, examples
 from ap3d.training.shape_prior import FILE as SHAPE_PRIOR_FILE
@@ -61,6 +62,14 @@ def train_text(out: Path, config: TextConfig, report: Report) -> None:
     accuracy = pretrain_text_encoder(out / "diffusion", config, log)
     (out / "text.json").write_text(json.dumps(accuracy, indent=1))
     report(accuracy)
+
+
+def train_words(out: Path, steps: int, report: Report) -> None:
+    """Words that joined the vocabulary after the text encoder's training, into ``out/diffusion``."""
+    result = teach_new_words(out / "diffusion", steps=steps, report=report)
+    write_prompts(out / "diffusion")
+    (out / "words.json").write_text(json.dumps(result, indent=1))
+    report(result)
 
 
 def train_shape(out: Path, config: ShapePriorConfig, report: Report) -> None:
@@ -295,11 +304,8 @@ def sample_sheet(trainer: DiffusionTrainer, probe: Probe, path: Path) -> None:
     path.with_suffix(".txt").write_text("\n".join(prompts) + "\n")
 
 
-def export_denoiser(trainer: DiffusionTrainer, folder: Path) -> None:
-    """Averaged UNet and ControlNet as fp16 safetensors, with all that makes ``folder`` a diffusers model."""
-    models = trainer.averaged_models()
-    trainer.scheduler.save_pretrained(folder / "scheduler")
-    (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2, sort_keys=True) + "\n")
+def write_prompts(folder: Path) -> None:
+    """What a model folder says of its prompts: how open ones are completed, and which words it knows."""
     prompts = {
         "complete": True,
         "licence": "Apache-2.0",
@@ -307,6 +313,14 @@ def export_denoiser(trainer: DiffusionTrainer, folder: Path) -> None:
         "vocabulary": caption_words(),
     }
     (folder / "prompts.json").write_text(json.dumps(prompts, indent=0) + "\n")
+
+
+def export_denoiser(trainer: DiffusionTrainer, folder: Path) -> None:
+    """Averaged UNet and ControlNet as fp16 safetensors, with all that makes ``folder`` a diffusers model."""
+    models = trainer.averaged_models()
+    trainer.scheduler.save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2, sort_keys=True) + "\n")
+    write_prompts(folder)
 
     def write_controlnet(path: Path) -> None:
         models.controlnets[0].half().save_pretrained(path, safe_serialization=True)  # type: ignore[operator]
