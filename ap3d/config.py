@@ -154,6 +154,13 @@ class PublishConfig:
 
 
 @dataclass(frozen=True)
+class SmallerConfig:
+    """The form in which a stage is run again that ran out of memory."""
+
+    views_per_step: int = 1  # of `initialise`, `whole` and `refine`, at most
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that changes what comes out; executor, workers and threads are not part of it."""
 
@@ -169,6 +176,14 @@ class Config:
     whole: WholeConfig = field(default_factory=WholeConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
+    smaller: SmallerConfig = field(default_factory=SmallerConfig)
+
+    def smaller_form(self) -> "Config":
+        """The same portrait from less memory."""
+        most = self.smaller.views_per_step
+        sections = {name: getattr(self, name) for name in ("initialise", "whole", "refine")}
+        fewer = {k: dataclasses.replace(v, views_per_step=min(v.views_per_step, most)) for k, v in sections.items()}
+        return dataclasses.replace(self, **fewer)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, ready for JSON or YAML."""
@@ -330,7 +345,8 @@ def _check(config: Config) -> None:
         value = _field(config, name)
         if value not in choices:
             raise InputError(f"configuration field {name!r} must be one of {choices}, got {value!r}")
-    for section in ("camera", "views", "portrait3d", "gaussians", "initialise", "whole", "refine", "publish"):
+    sections = ("camera", "views", "portrait3d", "gaussians", "initialise", "whole", "refine", "publish", "smaller")
+    for section in sections:
         for key, value in dataclasses.asdict(getattr(config, section)).items():
             _check_number(f"{section}.{key}", value)
     if not config.views.full_azimuths or not config.whole.framings or set(config.whole.framings) - FRAMINGS:

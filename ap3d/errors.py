@@ -51,3 +51,7 @@ class NoFaceError(PortraitError):
 
 class RigFitError(PortraitError):
     """The rig does not come close enough to a portrait's face."""
+
+
+class StorageFullError(RunError):
+    """The storage holds no more: what any portrait writes next fails as well."""

@@ -1,5 +1,6 @@
 """Runs the stages of one portrait, skips what is finished, and reports one row."""
 
+import gc
 import time
 import traceback
 from collections.abc import Callable
@@ -60,6 +61,7 @@ class Generator:
         on_progress: Callable[[ProgressEvent], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         locations: Locations | None = None,
+        smaller: bool = False,
     ) -> dict[str, Any]:
         """Make one portrait and return its row; an error of this portrait becomes a failed row.
 
@@ -71,6 +73,7 @@ class Generator:
             on_progress: called at each step.
             should_stop: asked at each step; when true the row's status is ``stopped`` and the work stays resumable.
             locations: folders; by default those of a dataset.
+            smaller: make stages in the preset's smaller form from the start, not only after memory ran out.
 
         Raises:
             RunError: the storage is full or unreachable, so that no other portrait could succeed either.
@@ -80,7 +83,7 @@ class Generator:
         self.resources.models.forget_prompts()
         if (row := workspace.done_row()) is not None:
             return row
-        run = _Run(self, job, workspace, on_progress, should_stop)
+        run = _Run(self, job, workspace, on_progress, should_stop, smaller)
         row = run.execute()
         if row["status"] == "done":
             workspace.write_done(row)
@@ -99,10 +102,13 @@ class _Run:
         workspace: Workspace,
         on_progress: Callable[[ProgressEvent], None] | None,
         should_stop: Callable[[], bool] | None,
+        smaller: bool,
     ) -> None:
         self.owner, self.job, self.workspace = owner, job, workspace
         self.on_progress, self.should_stop = on_progress, should_stop
         self.portrait: str | None = None
+        self.forms = [owner.config.smaller_form()] if smaller else [owner.config, owner.config.smaller_form()]
+        self.smaller_stages = 0
         self.records: dict[str, dict[str, Any]] = {}
         self.stage_rows: list[dict[str, Any]] = []
         self.started = time.time()
@@ -112,8 +118,11 @@ class _Run:
             start = start_of(self.owner.config, self.job)
             self.portrait = portrait_digest(self.job)
             for stage in STAGES:
-                if start in stage.starts:
-                    self._run_stage(stage)
+                if start not in stage.starts:
+                    continue
+                if stage.name == "publish" and (row := self.workspace.done_row()) is not None:
+                    return row  # a copy on another worker was first
+                self._run_stage(stage)
         except StopRequested:
             return self._row("stopped", None)
         except RunError:
@@ -123,12 +132,10 @@ class _Run:
         return self._row("done", None)
 
     def _run_stage(self, stage: Stage) -> None:
-        config, resources = self.owner.config, self.owner.resources
-        fingerprint = stage_fingerprint(stage, config, self.job, resources, self.records, self.portrait)
-        record = self.workspace.finished(stage.name, fingerprint)
+        record, fingerprint = self._finished(stage)
         skipped = record is not None
         if record is None:
-            record = self._make(stage, fingerprint)
+            record, fingerprint = self._make_in_memory(stage)
         self.records[stage.name] = record
         self.stage_rows.append(
             {
@@ -145,12 +152,40 @@ class _Run:
         models = self.owner.resources.models
         return peak_flops(str(models.device), models.dtype, torch.get_num_threads())
 
-    def _make(self, stage: Stage, fingerprint: str) -> dict[str, Any]:
+    def _finished(self, stage: Stage) -> tuple[dict[str, Any] | None, str]:
+        """The record of a stage that was finished in any form."""
+        seen = ""
+        for form in (self.owner.config, self.owner.config.smaller_form()):
+            fingerprint = self._fingerprint(stage, form)
+            if fingerprint != seen and (record := self.workspace.finished(stage.name, fingerprint)) is not None:
+                return record, fingerprint
+            seen = fingerprint
+        return None, ""
+
+    def _make_in_memory(self, stage: Stage) -> tuple[dict[str, Any], str]:
+        """Run a stage; when memory runs out, once more in the smaller form."""
+        for form in self.forms[:-1]:
+            fingerprint = self._fingerprint(stage, form)
+            try:
+                return self._make(stage, form, fingerprint), fingerprint
+            except (torch.OutOfMemoryError, MemoryError):
+                pass  # not here: the traceback still holds the stage's tensors
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        self.smaller_stages += 1
+        fingerprint = self._fingerprint(stage, self.forms[-1])
+        return self._make(stage, self.forms[-1], fingerprint), fingerprint
+
+    def _fingerprint(self, stage: Stage, config: Config) -> str:
+        return stage_fingerprint(stage, config, self.job, self.owner.resources, self.records, self.portrait)
+
+    def _make(self, stage: Stage, config: Config, fingerprint: str) -> dict[str, Any]:
         resources = self.owner.resources
         report = lambda step, steps: self._report(stage.name, step, steps)  # noqa: E731
         report(0, 1)
         context = StageContext(
-            self.job, self.owner.config, resources, self.workspace, self.records, stage.name, fingerprint, report,
+            self.job, config, resources, self.workspace, self.records, stage.name, fingerprint, report,
         )  # fmt: skip
         reset_peak_memory(resources.device)
         result = stage.run(context)
@@ -179,6 +214,8 @@ class _Run:
         for record in self.records.values():
             notes.update(record["notes"])
             metrics.update({k: float(v) for k, v in record["metrics"].items()})
+        if self.smaller_stages:
+            metrics["stages_in_smaller_form"] = float(self.smaller_stages)
         bundle = self.workspace.locations.bundle if status == "done" else None
         return {
             "face_id": job.face_id,

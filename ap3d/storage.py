@@ -17,7 +17,7 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from ap3d.errors import Ap3dError, DataFileError, InputError, RunError
+from ap3d.errors import Ap3dError, DataFileError, InputError, RunError, StorageFullError
 from ap3d.redaction import redacted
 
 Names = list[str]
@@ -235,7 +235,8 @@ class Store:
         except Ap3dError:
             raise
         except Exception as error:  # cloud file systems raise classes of their own
-            raise RunError(f"cannot {verb} {self.uri(path)}: {_reason(error)}") from error
+            kind = StorageFullError if _is_full(error) else RunError
+            raise kind(f"cannot {verb} {self.uri(path)}: {_reason(error)}") from error
 
 
 def _retried(action: Callable[[], Any]) -> Any:
@@ -250,8 +251,12 @@ def _retried(action: Callable[[], Any]) -> Any:
     return action()
 
 
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if _is_full(error):
         return "the storage is full"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     return " ".join(text.split())

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError
 
 from ap3d.errors import InputError, RunError
-from cluster.executor import Loss, Outcome, Task, load_error
+from cluster.executor import Loss, Outcome, Task, load_error, load_note, overdue
 from cluster.worker import Worker, WorkerSpec
 
 PROGRESS_SECONDS = 2.0
+GROW_SECONDS = 10.0
+STOP_GRACE_SECONDS = 5.0  # for a portrait past its time: a worker that stops by itself keeps its models
 MAX_DEATHS_WHILE_LOADING = 3
+MAX_UNFIT_MACHINES = 3  # before any worker was ready
 NODE_WAIT_SECONDS = 8.0
 AUTOSCALED_NODE_WAIT_SECONDS = 1200.0
 _CONTROL = "control"
@@ -52,6 +55,14 @@ def autoscales() -> bool:
     return Path("~/ray_bootstrap_config.yaml").expanduser().exists()
 
 
+class RayWorker(Worker):
+    """A worker that knows its machine."""
+
+    def load(self) -> dict[str, Any]:
+        """As :meth:`Worker.load`, with Ray's id of the machine as ``node``."""
+        return {**super().load(), "node": ray.get_runtime_context().get_node_id()}
+
+
 @dataclass
 class _Slot:
     """One actor and what it is asked for at present."""
@@ -59,8 +70,11 @@ class _Slot:
     name: str
     actor: Any
     ref: Any  # the answer awaited: that of load() or run(); None when idle
+    node: str = ""
     task: Task | None = None
-    deadline: float = float("inf")
+    submitted: float = 0.0
+    overdue: str | None = None  # why its task was asked to stop
+    kill_at: float = float("inf")
     loaded: bool = False
     progress: dict[str, Any] = field(default_factory=dict)
     progress_ref: Any = None
@@ -73,21 +87,27 @@ class RayExecutor:
         spec: what a worker loads.
         workers: how many actors to keep.
         node_wait: seconds to wait for a machine that can hold a worker; None decides by whether the cluster autoscales.
+        elastic: keep more actors when more machines appear.
     """
 
-    def __init__(self, spec: WorkerSpec, workers: int, node_wait: float | None = None) -> None:
-        self._spec, self._workers = spec, workers
+    def __init__(
+        self, spec: WorkerSpec, workers: int, node_wait: float | None = None, *, elastic: bool = False
+    ) -> None:
+        self._spec, self._workers, self._elastic = spec, workers, elastic
+        self._expected = workers
         default = AUTOSCALED_NODE_WAIT_SECONDS if autoscales() else NODE_WAIT_SECONDS
         self._node_wait = default if node_wait is None else node_wait
         needs = {"num_gpus": spec.gpus, "num_cpus": 0} if spec.gpus else {"num_cpus": spec.threads}
         self._actor_class = ray.remote(**needs, max_restarts=0, max_task_retries=0, concurrency_groups={_CONTROL: 1})(
-            Worker
+            RayWorker
         )
         self._slots: list[_Slot] = []
-        self._made = 0
+        self._unfit: set[str] = set()  # machines where the models cannot be loaded
+        self._notes: list[str] = []
+        self._made = self._ever_loaded = 0
         self._deaths_while_loading = 0
         self._draining = False
-        self._started = self._polled = time.monotonic()
+        self._started = self._polled = self._grown = time.monotonic()
 
     def start(self) -> None:
         """Ask for all workers; they become ready one after another."""
@@ -98,11 +118,24 @@ class RayExecutor:
         """Workers that are loaded and idle."""
         return len(self._idle())
 
+    def expect(self, tasks: int) -> None:
+        """Keep no more workers than tasks; idle ones beyond that leave, so that their machines can."""
+        self._expected = tasks
+        for slot in self._idle()[: max(0, len(self._slots) - tasks)]:
+            self._drop(slot)
+
     def submit(self, task: Task) -> None:
-        """Hand the task to an idle worker."""
-        slot = self._idle()[0]
-        slot.ref, slot.task = slot.actor.run.remote(task.job, task.attempt), task
-        slot.deadline = time.monotonic() + task.timeout_s
+        """Hand the task to an idle worker, away from where it was lost if there is one."""
+        idle = self._idle()
+        slot = next((s for s in idle if not {s.name, _machine(s.node)} & task.avoid), idle[0])
+        slot.ref = slot.actor.run.remote(task.job, task.attempt, task.smaller)
+        slot.task, slot.submitted = task, time.monotonic()
+
+    def cancel(self, task: Task) -> None:
+        """Ask the worker that has the task to stop at its next step."""
+        for slot in self._slots:
+            if slot.task is task:
+                self._control(slot, "stop").remote(task.attempt)
 
     def wait(self, timeout: float) -> list[Outcome]:
         """Tasks that ended or were lost.
@@ -111,6 +144,7 @@ class RayExecutor:
             InputError: no machine can hold a worker, or the models are not there.
             RunError: workers die while they load.
         """
+        self._grow()
         self._top_up()
         awaited = {slot.ref: slot for slot in self._slots if slot.ref is not None}
         if not awaited:
@@ -119,8 +153,8 @@ class RayExecutor:
         ray.wait(list(awaited), num_returns=1, timeout=timeout)
         ready, _ = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)
         outcomes = [self._settle(awaited[ref]) for ref in ready]
-        outcomes += [self._expire(slot) for slot in list(self._slots) if time.monotonic() > slot.deadline]
         self._poll_progress()
+        outcomes += [self._expire(slot) for slot in list(self._slots) if slot.task is not None]
         self._check_room()
         return [o for o in outcomes if o is not None]
 
@@ -133,6 +167,11 @@ class RayExecutor:
             elif not slot.loaded:
                 shown[slot.name] = {"stage": "loading", "face_id": None}
         return shown
+
+    def notes(self) -> list[str]:
+        """Workers that became ready, were lost or replaced, and machines that are left out."""
+        notes, self._notes = self._notes, []
+        return notes
 
     def drain(self) -> None:
         """Ask all running tasks to stop at their next step; no worker is replaced from now on."""
@@ -149,10 +188,29 @@ class RayExecutor:
         return [slot for slot in self._slots if slot.loaded and slot.task is None]
 
     def _top_up(self) -> None:
-        while len(self._slots) < self._workers and not self._draining:
-            actor = self._actor_class.remote(self._spec)
+        while len(self._slots) < min(self._workers, self._expected) and not self._draining:
+            elsewhere = {"label_selector": {"ray.io/node-id": f"!in({','.join(sorted(self._unfit))})"}}
+            actor = self._actor_class.options(**(elsewhere if self._unfit else {})).remote(self._spec)
             self._slots.append(_Slot(f"worker {self._made}", actor, actor.load.remote()))
             self._made += 1
+
+    def _grow(self) -> None:
+        """Take up machines that appeared since the start."""
+        if not self._elastic or time.monotonic() - self._grown < GROW_SECONDS:
+            return
+        self._grown = time.monotonic()
+        self._workers = max(self._workers, sum(self._room(node) for node in self._machines()))
+
+    def _machines(self) -> list[dict[str, Any]]:
+        return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in self._unfit]
+
+    def _need(self) -> tuple[str, float]:
+        return ("GPU", self._spec.gpus) if self._spec.gpus else ("CPU", float(self._spec.threads))
+
+    def _room(self, node: dict[str, Any]) -> int:
+        """How many workers a machine can hold."""
+        name, amount = self._need()
+        return int(node["Resources"].get(name, 0) / amount + 1e-6)
 
     def _control(self, slot: _Slot, method: str) -> Any:
         return getattr(slot.actor, method).options(concurrency_group=_CONTROL)
@@ -162,44 +220,77 @@ class RayExecutor:
         ray.kill(slot.actor)
 
     def _settle(self, slot: _Slot) -> Outcome | None:
-        task, slot.task, slot.deadline = slot.task, None, float("inf")
+        task, slot.task = slot.task, None
         try:
             answer = ray.get(slot.ref)
         except RayError as error:
-            self._drop(slot)
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"[:500]
-            if task is None:
-                self._died_while_loading(reason)
-                return None
-            return Outcome(task, lost=_loss(error), reason=f"{slot.name} was lost ({reason})")
+            return self._lost(slot, task, error)
         slot.ref, slot.progress = None, {}
         if task is None:
             self._loaded(slot, answer)
             return None
+        if reason := answer.pop("recycle", None):
+            self._notes.append(f"{slot.name} is replaced: {reason}")
+            self._drop(slot)
+        late, slot.overdue, slot.kill_at = slot.overdue, None, float("inf")
+        if late and answer["status"] == "stopped":
+            return Outcome(task, lost="timeout", reason=late)
         return Outcome(task, {**answer, "worker": slot.name})
 
+    def _lost(self, slot: _Slot, task: Task | None, error: RayError) -> Outcome | None:
+        self._drop(slot)
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"[:500]
+        if task is None:
+            self._died_while_loading(reason)
+            return None
+        if slot.overdue:
+            return Outcome(task, lost="timeout", reason=slot.overdue)
+        loss: Loss = "memory" if isinstance(error, OutOfMemoryError) else "worker"
+        return Outcome(task, lost=loss, reason=f"{slot.name} was lost ({reason})", place=self._place(slot, error))
+
+    def _place(self, slot: _Slot, error: RayError) -> str | None:
+        """Where a worker died that may have died of its portrait; None when its machine was lost."""
+        alive = {node["NodeID"] for node in self._machines()}
+        if isinstance(error, ActorUnavailableError | OutOfMemoryError) or slot.node not in alive:
+            return None
+        return _machine(slot.node) if sum(self._room(node) > 0 for node in self._machines()) > 1 else slot.name
+
     def _loaded(self, slot: _Slot, answer: dict[str, Any]) -> None:
-        """A worker that cannot load is left out; when it was the last, nothing can run."""
-        slot.loaded = not answer["error"]
+        """A machine whose worker cannot load is left out; when none is left, nothing can run."""
+        slot.node, slot.loaded = answer["node"], not answer["error"]
         if slot.loaded:
             self._deaths_while_loading = 0
+            self._ever_loaded += 1
+            self._notes.append(load_note(slot.name, answer))
             return
         self._drop(slot)
-        self._workers -= 1
-        if not self._slots:
-            raise load_error(answer)
+        self._unfit.add(slot.node)
+        error = load_error(answer)
+        left = any(self._room(node) for node in self._machines())
+        if not left or (not self._ever_loaded and len(self._unfit) >= MAX_UNFIT_MACHINES):
+            raise error
+        self._notes.append(f"{_machine(slot.node)} is left out: {error}")
+        for other in [s for s in self._slots if not s.loaded]:
+            self._drop(other)  # it may be waiting for a place on that machine; its successor does not
 
     def _died_while_loading(self, reason: str) -> None:
         self._deaths_while_loading += 1
-        if self._deaths_while_loading >= MAX_DEATHS_WHILE_LOADING:
+        if self._deaths_while_loading >= max(MAX_DEATHS_WHILE_LOADING, self._workers):
             raise RunError(f"workers die while they load their models, the last with {reason}")
 
     def _expire(self, slot: _Slot) -> Outcome | None:
-        task = slot.task
-        if task is None:
+        """Ask a task past its time to stop; end its worker when it does not."""
+        task, now = slot.task, time.monotonic()
+        assert task is not None
+        if slot.overdue is None:
+            slot.overdue = overdue(task, now - slot.submitted, slot.progress)
+            if slot.overdue:
+                slot.kill_at = now + STOP_GRACE_SECONDS
+                self.cancel(task)
+        if now <= slot.kill_at:
             return None
         self._drop(slot)
-        return Outcome(task, lost="timeout", reason=f"longer than {task.timeout_s:.0f} s")
+        return Outcome(task, lost="timeout", reason=str(slot.overdue))
 
     def _poll_progress(self) -> None:
         asked = {slot.progress_ref: slot for slot in self._slots if slot.progress_ref is not None}
@@ -223,15 +314,15 @@ class RayExecutor:
         if waited < self._node_wait or any(slot.loaded for slot in self._slots):
             return
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        need = {"GPU": self._spec.gpus} if self._spec.gpus else {"CPU": float(self._spec.threads)}
-        if any(all(node["Resources"].get(k, 0) >= v for k, v in need.items()) for node in nodes):
+        if any(self._room(node) for node in nodes):
             return
-        wanted = " and ".join(f"{amount:g} {name}" for name, amount in need.items())
-        raise InputError(f"no machine of the cluster can hold a worker that needs {wanted}; it has {_described(nodes)}")
+        name, amount = self._need()
+        has = _described(nodes)
+        raise InputError(f"no machine of the cluster can hold a worker that needs {amount:g} {name}; it has {has}")
 
 
-def _loss(error: RayError) -> Loss:
-    return "memory" if isinstance(error, OutOfMemoryError) else "worker"
+def _machine(node: str) -> str:
+    return f"machine {node[:8]}"
 
 
 def _described(nodes: list[dict[str, Any]]) -> str:

@@ -51,6 +51,9 @@ class GenerateOptions:
     dry_run: bool = False
     takeover: bool = False
     timeout_s: float = 6 * 3600.0
+    stage_timeout_s: float | None = None
+    speculate: bool = False
+    recycle_after: int = 0
     node_wait_s: float | None = None
     pipeline: str = DEFAULT_PIPELINE
 
@@ -65,6 +68,10 @@ def generate(options: GenerateOptions) -> int:
     options.sizes.check(options.executor)
     if options.timeout_s <= 0:
         raise InputError(f"--timeout must be more than 0 seconds, got {options.timeout_s:g}")
+    if options.stage_timeout_s is not None and options.stage_timeout_s <= 0:
+        raise InputError(f"--stage-timeout must be more than 0 seconds, got {options.stage_timeout_s:g}")
+    if options.recycle_after < 0:
+        raise InputError(f"--recycle-after must be 0 or more portraits, got {options.recycle_after}")
     config = load_config(options.preset, options.overrides, options.config_file)
     prompts = _read_prompts(options, config)
     store = Store(_absolute_root(options.out))
@@ -121,7 +128,8 @@ def _drive(console: Console, options: GenerateOptions, config: Config, store: St
         with _lease(store, options.takeover, run_id, progress) as lease, _reporter(progress, console) as reporter:
             driver = Driver(
                 store, config, plan, lease, progress, reporter, signals,
-                timeout_s=options.timeout_s, drain_s=_drain_seconds(),
+                timeout_s=options.timeout_s, stage_timeout_s=options.stage_timeout_s, drain_s=_drain_seconds(),
+                speculate=options.speculate,
             )  # fmt: skip
             _record_run(store, run_id, options, config)
             try:
@@ -170,15 +178,18 @@ def _make_executor(
 ) -> tuple[Executor, WorkerSizes]:
     def spec(sizes: WorkerSizes) -> WorkerSpec:
         return WorkerSpec(
-            store.root, config, sizes.threads, sizes.gpus, options.keep_work, lease.witness, options.pipeline
-        )
+            store.root, config, sizes.threads, sizes.gpus, options.keep_work, lease.witness, options.pipeline,
+            options.recycle_after,
+        )  # fmt: skip
 
     if options.executor == "ray":
         from cluster.ray_executor import RayExecutor, connect
 
         there = connect()
         sizes = size_workers(options.sizes, there.get("CPU", 1), there.get("GPU", 0), jobs, config.needs_gpu)
-        executor: Executor = RayExecutor(spec(sizes), sizes.workers, options.node_wait_s)
+        executor: Executor = RayExecutor(
+            spec(sizes), sizes.workers, options.node_wait_s, elastic=options.sizes.workers is None
+        )
     else:
         from cluster.inline import InlineExecutor
 

@@ -5,9 +5,11 @@ only a hint, and what it wrote to storage is the truth.
 """
 
 import importlib
+import json
 import os
+import resource
 import socket
-import threading
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -16,7 +18,7 @@ from typing import Any, Protocol
 
 from ap3d import __version__
 from ap3d.config import Config
-from ap3d.errors import Ap3dError, InputError, RunError
+from ap3d.errors import Ap3dError, InputError, StorageFullError
 from ap3d.portrait_job import PortraitJob
 from ap3d.storage import Store
 from ap3d.threads import prepare_environment
@@ -36,6 +38,7 @@ class Pipeline(Protocol):
         keep_work: bool,
         on_progress: Callable[[Any], None],
         should_stop: Callable[[], bool],
+        smaller: bool,
     ) -> Mapping[str, Any]:
         """Write the portrait's bundle and record; see ``ap3d.pipeline.Generator.run``."""
         ...
@@ -53,6 +56,8 @@ class WorkerSpec:
         keep_work: keep the outputs of the stages.
         witness: a file below the root that a worker must see; proves that all machines share the storage.
         pipeline: ``module:function`` called with (config, device, threads) once, returning a :class:`Pipeline`.
+        recycle_after: portraits after which a worker asks to be replaced; 0 for never.
+        recycle_growth_mb: growth of its memory since its first portrait after which it asks for that.
     """
 
     root: str
@@ -62,6 +67,8 @@ class WorkerSpec:
     keep_work: bool = False
     witness: str | None = None
     pipeline: str = DEFAULT_PIPELINE
+    recycle_after: int = 0
+    recycle_growth_mb: float = 8192.0
 
     @property
     def device(self) -> str:
@@ -83,9 +90,12 @@ class Worker:
         self.spec = spec
         self._store = Store(spec.root)
         self._pipeline: Pipeline | None = None
-        self._stop = threading.Event()
+        self._stopped: set[str | None] = set()  # attempts; None: all of them
         self._progress: dict[str, Any] = {"stage": "loading", "step": 0, "steps": 0}
+        self._stage_began = time.monotonic()
         self._face_id: str | None = None
+        self._jobs = 0
+        self._first_memory_mb = 0.0
 
     def load(self) -> dict[str, Any]:
         """Load the models; the answer holds ``error`` and ``error_class`` when that failed."""
@@ -99,55 +109,94 @@ class Worker:
             self._pipeline = getattr(importlib.import_module(module), name)(
                 self.spec.config, self.spec.device, self.spec.threads
             )
-        except Exception as error:
+        except BaseException as error:  # also SystemExit: whatever it is, the driver is to hear of it
             return {**self._place(), **_described(error)}
-        self._progress = {"stage": "idle", "step": 0, "steps": 0}
-        return {**self._place(), "error": None, "seconds": time.perf_counter() - started}
+        self._enter("idle")
+        seconds = time.perf_counter() - started
+        return {**self._place(), "error": None, "seconds": seconds, "memory_mb": memory_mb(), **_gpu_memory()}
 
-    def run(self, job: PortraitJob, attempt: str) -> dict[str, Any]:
+    def run(self, job: PortraitJob, attempt: str, smaller: bool = False) -> dict[str, Any]:
         """Make one portrait; status ``done``, ``failed``, ``stopped``, or ``broken`` when no other could succeed."""
         assert self._pipeline is not None, "load() comes first"
         self._face_id = job.face_id
+        self._enter("starting")
         started = time.time()
         try:
-            report = dict(
+            report = _portable(
                 self._pipeline(
                     job,
                     self._store,
                     attempt,
                     keep_work=self.spec.keep_work,
                     on_progress=self._on_progress,
-                    should_stop=self._stop.is_set,
+                    should_stop=lambda: bool({None, attempt} & self._stopped),
+                    smaller=smaller,
                 )
             )
-        except Exception as error:
-            status = "broken" if isinstance(error, RunError) else "failed"
+        except BaseException as error:  # an actor that exits would look like a lost machine
+            status = "broken" if isinstance(error, StorageFullError) else "failed"
             described = _described(error)
             report = {"status": status, "error_message": described.pop("error"), **described}
         finally:
-            self._face_id, self._progress = None, {"stage": "idle", "step": 0, "steps": 0}
-        return {**self._place(), "wall_s": time.time() - started, **report}
+            self._face_id = None
+            self._enter("idle")
+        return {**self._place(), "wall_s": time.time() - started, **report, "recycle": self._recycle()}
 
     def progress(self) -> dict[str, Any]:
-        """What the worker does just now."""
-        return {**self._progress, "face_id": self._face_id, "pid": os.getpid()}
+        """What the worker does just now, and for how many seconds its stage has run."""
+        seconds = time.monotonic() - self._stage_began
+        return {**self._progress, "stage_s": seconds, "face_id": self._face_id, "pid": os.getpid()}
 
-    def stop(self) -> None:
-        """Ask the running portrait to stop at its next step; its work stays resumable."""
-        self._stop.set()
-
-    def resume(self) -> None:
-        """Take back a :meth:`stop`."""
-        self._stop.clear()
+    def stop(self, attempt: str | None = None) -> None:
+        """Ask one attempt, or whatever comes, to stop at its next step; its work stays resumable."""
+        self._stopped.add(attempt)
 
     def _on_progress(self, event: Any) -> None:
+        if event.stage != self._progress["stage"]:
+            self._stage_began = time.monotonic()
         self._progress = {"stage": event.stage, "step": event.step, "steps": event.steps}
+
+    def _enter(self, stage: str) -> None:
+        self._progress, self._stage_began = {"stage": stage, "step": 0, "steps": 0}, time.monotonic()
+
+    def _recycle(self) -> str | None:
+        """Why this worker is to be replaced by a fresh one, or None."""
+        self._jobs += 1
+        if self._jobs == 1:
+            self._first_memory_mb = memory_mb()
+        if self.spec.recycle_after and self._jobs >= self.spec.recycle_after:
+            return f"{self._jobs} portraits made"
+        growth = memory_mb() - self._first_memory_mb
+        return f"memory grew by {growth:.0f} MB" if growth > self.spec.recycle_growth_mb else None
 
     def _place(self) -> dict[str, Any]:
         return {"host": socket.gethostname(), "device": self.spec.device, "ap3d_version": __version__}
 
 
-def _described(error: Exception) -> dict[str, Any]:
+def memory_mb() -> float:
+    """Resident memory of this process; its maximum where the system does not tell the present value."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+    except OSError:
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _gpu_memory() -> dict[str, float]:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {}
+    return {"gpu_memory_mb": torch.cuda.memory_reserved() / 2**20}
+
+
+def _portable(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values that any process can read, whatever a pipeline put into its row."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(report), default=str))
+    return plain
+
+
+def _described(error: BaseException) -> dict[str, Any]:
     own = isinstance(error, Ap3dError)
     return {
         "error": " ".join(str(error).split())[:2000] or type(error).__name__,

@@ -15,6 +15,9 @@ PROMPTS = (
 )
 EXECUTOR = "this process, or Ray: the cluster in RAY_ADDRESS, else this machine (default: ray where RAY_ADDRESS is set)"
 TIMEOUT = "longest time of one try at one portrait (default: 6 h)"
+STAGE_TIMEOUT = "longest time of one stage of a try (default: none)"
+RECYCLE = "replace a worker by a fresh one after so many portraits (default: only when its memory grows)"
+SPECULATE = "let idle workers copy the slowest portraits; whichever is first counts"
 NODE_WAIT = "wait for a machine that can hold a worker (default: 8, or 1200 where `ray up` scales)"
 
 
@@ -54,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--gpus-per-worker", type=float, metavar="F", help="a fraction shares a GPU (default: 1 if there is any)")
     add("--threads-per-worker", type=int, metavar="N", help="CPU threads of a worker (default: 1, on a GPU up to 4)")
     add("--timeout", dest="timeout_s", type=float, default=6 * 3600.0, metavar="SECONDS", help=TIMEOUT)
+    add("--stage-timeout", dest="stage_timeout_s", type=float, metavar="SECONDS", help=STAGE_TIMEOUT)
+    add("--recycle-after", type=int, default=0, metavar="N", help=RECYCLE)
+    add("--speculate", action="store_true", help=SPECULATE)
     add("--node-wait", dest="node_wait_s", type=float, metavar="SECONDS", help=NODE_WAIT)
     add("--takeover", action="store_true", help="write although another driver seems to be at it")
     return parser

@@ -3,11 +3,17 @@
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from ap3d.checksums import BUILTIN
 from ap3d.errors import DataFileError, InputError, MissingDependencyError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def resolve_model_folder(spec: str | os.PathLike[str], builtin: str = "diffusion") -> Path:
@@ -34,15 +40,32 @@ def resolve_model_folder(spec: str | os.PathLike[str], builtin: str = "diffusion
 
 
 def _cached_copy(uri: str) -> Path:
-    """Copy a remote folder into the cache; the name appears only when the copy is whole."""
-    import fsspec
+    """Copy a remote folder into the cache, one process of the machine while the others wait for it.
 
+    The name appears only when the copy is whole.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ap3d" / "models"
     target = cache / hashlib.sha256(uri.encode()).hexdigest()[:16]
     if target.is_dir():
         return target
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with target.with_suffix(".lock").open("a") as lock:
+            if fcntl:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not target.is_dir():
+                _copy_folder(uri, target)
+    except OSError as error:
+        raise InputError(f"model folder {uri!r} cannot be copied to {cache}: {error}") from error
+    return target
+
+
+def _copy_folder(uri: str, target: Path) -> None:
+    import fsspec
+
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed; the lock is ours
+    partial.mkdir()
     try:
         filesystem, path = fsspec.core.url_to_fs(uri)
         if not filesystem.isdir(path):
@@ -50,12 +73,7 @@ def _cached_copy(uri: str) -> Path:
         filesystem.get(path.rstrip("/") + "/", f"{partial}/", recursive=True)
     except (ImportError, ValueError, OSError) as error:
         raise InputError(f"model folder {uri!r} cannot be read: {error}") from error
-    try:
-        partial.rename(target)
-    except OSError:  # another process was first
-        if not target.is_dir():
-            raise
-    return target
+    partial.rename(target)
 
 
 def _hub_snapshot(name: str) -> Path:

@@ -65,15 +65,29 @@ def _denoise(
     models: GuidanceModels, latents: Tensor, prompts: Sequence[str], conditions: Tensor | None, timesteps: list[int],
     guidance_scale: float,
 ) -> Tensor:  # fmt: skip
-    """Run DDIM (arXiv 2010.02502, eta 0) over descending timesteps and decode, in chunks."""
+    """Run DDIM (arXiv 2010.02502, eta 0) over descending timesteps and decode, in chunks that memory holds."""
     text = models.encode_prompt(list(prompts))
-    pictures = []
-    for start in range(0, len(latents), CHUNK):
-        part = slice(start, start + CHUNK)
-        x, condition = latents[part], None if conditions is None else conditions[part]
-        for current, following in zip(timesteps, [*timesteps[1:], -1], strict=True):
-            clean, noise = models.predict(x, current, text[part], condition, guidance_scale=guidance_scale)
-            a = models.alphas_cumprod[following] if following >= 0 else torch.ones((), device=models.device)
-            x = a.sqrt() * clean + (1 - a).sqrt() * noise
-        pictures.append(models.decode_latents(x))
+    pictures: list[Tensor] = []
+    done, chunk = 0, CHUNK
+    while done < len(latents):
+        part = slice(done, done + chunk)
+        condition = None if conditions is None else conditions[part]
+        try:
+            pictures.append(_denoise_chunk(models, latents[part], text[part], condition, timesteps, guidance_scale))
+            done += chunk
+        except torch.OutOfMemoryError:
+            if chunk == 1:
+                raise
+            chunk //= 2
     return torch.cat(pictures)
+
+
+def _denoise_chunk(
+    models: GuidanceModels, x: Tensor, text: Tensor, condition: Tensor | None, timesteps: list[int],
+    guidance_scale: float,
+) -> Tensor:  # fmt: skip
+    for current, following in zip(timesteps, [*timesteps[1:], -1], strict=True):
+        clean, noise = models.predict(x, current, text, condition, guidance_scale=guidance_scale)
+        a = models.alphas_cumprod[following] if following >= 0 else torch.ones((), device=models.device)
+        x = a.sqrt() * clean + (1 - a).sqrt() * noise
+    return models.decode_latents(x)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ap3d.config import Config
-from ap3d.errors import InputError, RunError
+from ap3d.errors import InputError, StorageFullError
 from ap3d.portrait_job import PortraitJob
 from ap3d.storage import Store
 
@@ -38,7 +38,7 @@ def _run(config: Config, job: PortraitJob, store: Store, attempt: str, **options
     if "invalid" in words:
         raise InputError("no such portrait")
     if "full" in words:
-        raise RunError("cannot write: the storage is full")
+        raise StorageFullError("cannot write: the storage is full")
     if "broken" in words or ("flaky" in words and first):
         raise ArithmeticError("a matrix was singular")
     if "crash" in words and first:

@@ -192,6 +192,13 @@ class ScriptedExecutor:
 
     def drain(self) -> None: ...
 
+    def expect(self, tasks: int) -> None: ...
+
+    def cancel(self, task: Task) -> None: ...
+
+    def notes(self) -> list[str]:
+        return []
+
     def free(self) -> int:
         return 1 if not self.tasks else 0
 
