@@ -216,6 +216,8 @@ class ScriptedExecutor:
             return [Outcome(task, {"status": "done", "uri_bundle": bundle, "attempt": task.attempt})]
         if kind in ("worker", "memory", "timeout"):
             return [Outcome(task, lost=kind, reason=f"lost by {kind}")]
+        if kind.startswith("machine"):
+            return [Outcome(task, lost="worker", reason="lost", place=kind)]
         return [Outcome(task, {"status": "failed", "error_class": kind, "error_message": "no"})]
 
 
