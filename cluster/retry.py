@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 
 from cluster.executor import Outcome
 
-_NEVER_AGAIN = ("InputError", "DataFileError", "MissingDependencyError")
+_NEVER_AGAIN = (
+    "InputError", "DataFileError", "MissingDependencyError", "PortraitError", "NoFaceError", "RigFitError",
+)  # fmt: skip
 _MEMORY = ("MemoryError", "OutOfMemoryError")
 _PRIOR = 0.01  # of a worker lost for other reasons, as if seen in one more try
 

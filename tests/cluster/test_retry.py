@@ -124,7 +124,7 @@ def test_where_workers_die_of_other_causes_two_losses_are_no_proof() -> None:
     # Every seventh try dies: 600 / 7**2 = 12 portraits of 600 lose two workers in a row without being at fault.
     assert not Losses(tries=500, died=71).is_poison(portrait, 600, policy)
     six = Tries(attempts=6, lost_at=set("abcdef"))
-    assert 600 * (65 / 495) ** 6 < policy.innocent and Losses(tries=500, died=71).is_poison(six, 600, policy)
+    assert policy.innocent > 600 * (65 / 495) ** 6 and Losses(tries=500, died=71).is_poison(six, 600, policy)
 
 
 def test_storage_errors_are_tried_later_and_end_the_run_when_nothing_else_happens(
