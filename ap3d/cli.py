@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_motion(commands)
     _add_inspect(commands)
     _add_import(commands)
+    _add_convert(commands)
     return parser
 
 
@@ -111,6 +112,19 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     add.add_argument("--vertex-list", metavar="FILE", help="AnimPortrait3D's valid_vert_id.npy")
     add.add_argument("--teeth", metavar="DIR", help="folder of AnimPortrait3D's upper_teeth.obj and lower_teeth.obj")
     add.set_defaults(run=_import)
+
+
+def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    convert = commands.add_parser("convert-weights", help="networks of Portrait3D's tri-grids to safetensors")
+    convert.add_argument("source", metavar="FILE", help="model_512.pkl or decoder_512.ckpt of 3DPortraitGAN_pyramid")
+    convert.add_argument("out", metavar="OUT.safetensors")
+    convert.set_defaults(run=_convert)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from ap3d.commands.convert_weights import convert_weights
+
+    return convert_weights(options)
 
 
 def _import(options: argparse.Namespace) -> int:

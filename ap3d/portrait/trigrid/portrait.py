@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ap3d.cameras import Cameras
 from ap3d.portrait.protocol import Mesh, PortraitViews
+from ap3d.portrait.trigrid.background import background_features
 from ap3d.portrait.trigrid.baked import BakedField, bake, cropped_values, march_baked
 from ap3d.portrait.trigrid.field import BOX, TriGridField
 from ap3d.portrait.trigrid.marching import SAMPLES, Marched, camera_rays, join, march_exact
@@ -70,6 +71,20 @@ class TriGridPortrait:
         return PortraitViews(
             cameras, colour, alpha, self.field.decoder.background.clamp(0, 1), depth, shaped(seen.normals)
         )
+
+    @torch.no_grad()
+    def background_picture(self, size: int) -> Tensor | None:
+        """The GAN's backdrop ``[3, size, size]``, not clamped, 0 to 1; None where its network is not known.
+
+        The original's pictures are ``color + (1 - alpha) * background_picture``.
+        """
+        if not self.networks.background:
+            return None
+        features = background_features(self.networks.background, self.grid.ws)[None]
+        features = torch.nn.functional.interpolate(features, (size, size), mode="bilinear", align_corners=False)[0]
+        decoder = self.field.decoder
+        picture = torch.einsum("oc,chw->ohw", decoder.colour, features) + decoder.offset[:, None, None]
+        return picture / 2 + 0.5
 
     def _march(self, origin: Tensor, directions: Tensor) -> Marched:
         if self.exact:
