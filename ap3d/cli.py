@@ -42,8 +42,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    generate = commands.add_parser("generate", help="make one avatar from a prompt")
-    generate.add_argument("prompt", help='for example "an old man with short gray hair, wearing a blue shirt"')
+    generate = commands.add_parser("generate", help="make one avatar from a prompt, or from a Portrait3D result")
+    generate.add_argument(
+        "prompt", nargs="?", help='for example "an old man with short gray hair, wearing a blue shirt"'
+    )
+    generate.add_argument(
+        "--portrait", metavar="ID.pth", help="start from this Portrait3D result; the prompt is that of ID.txt beside it"
+    )
     generate.add_argument(
         "--out", required=True, metavar="DIR", help="folder of the bundle; its work lies in DIR/.work"
     )

@@ -18,6 +18,8 @@ import fsspec
 from ap3d.errors import InputError
 from ap3d.storage import Store
 
+NETWORKS = "decoder.safetensors"  # lies beside tri-grids and is none
+GALLERY_SUFFIX = "_pyramid_trigrid"
 FIELDS = ("face_id", "prompt", "seed", "abstract_prompt", "portrait")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
@@ -53,25 +55,32 @@ def read_records(uri: str) -> list[Record]:
 
 
 def read_portrait_folder(uri: str) -> list[Record]:
-    """Portrait3D results ``{face_id}.pth`` with their prompt in ``{face_id}.txt``.
+    """Portrait3D results ``ID.pth`` with their prompt in ``ID.txt``, or ``ID_pyramid_trigrid.pth`` and
+    ``ID_prompt.txt`` as its gallery names them; ``.safetensors`` in place of ``.pth`` too.
 
     Raises:
-        InputError: no ``.pth`` file there.
+        InputError: no such file there.
     """
     store = Store(uri)
     names = [n for n in store.list("") if "/" not in n]
-    records = []
-    for name in (n for n in names if n.endswith(".pth")):
-        stem = name.removesuffix(".pth")
-        values = {"face_id": stem, "portrait": _join(uri, name)}
-        if f"{stem}.txt" in names:
-            text = _decode(store.read_bytes(f"{stem}.txt"), f"{stem}.txt")
-            records.append(Record(name, {**values, "prompt": text}))
-        else:
-            records.append(Record(name, values, f"there is no {stem}.txt with the prompt beside it"))
+    records = [_portrait_record(store, uri, name, names) for name in names if _is_trigrid(name)]
     if not records:
         raise InputError(f"no Portrait3D results (*.pth) in {uri!r}")
     return records
+
+
+def _is_trigrid(name: str) -> bool:
+    return name.endswith(".pth") or (name.endswith(".safetensors") and name != NETWORKS)
+
+
+def _portrait_record(store: Store, uri: str, name: str, names: list[str]) -> Record:
+    stem = name.rsplit(".", 1)[0]
+    face_id = stem.removesuffix(GALLERY_SUFFIX)
+    text_file = f"{stem}.txt" if face_id == stem else f"{face_id}_prompt.txt"
+    values = {"face_id": face_id, "portrait": _join(uri, name)}
+    if text_file not in names:
+        return Record(name, values, f"there is no {text_file} with the prompt beside it")
+    return Record(name, {**values, "prompt": _decode(store.read_bytes(text_file), text_file)})
 
 
 def _read(uri: str) -> bytes:

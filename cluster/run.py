@@ -73,7 +73,7 @@ def generate(options: GenerateOptions) -> int:
     if options.recycle_after < 0:
         raise InputError(f"--recycle-after must be 0 or more portraits, got {options.recycle_after}")
     config = load_config(options.preset, options.overrides, options.config_file)
-    prompts = _read_prompts(options, config)
+    prompts = _read_prompts(options)
     store = Store(_absolute_root(options.out))
     plan = make_plan(store, prompts, config)
     console = Console(width=None if sys.stdout.isatty() else 140)
@@ -91,11 +91,9 @@ def generate(options: GenerateOptions) -> int:
     return _drive(console, options, config, store, plan)
 
 
-def _read_prompts(options: GenerateOptions, config: Config) -> PromptSet:
+def _read_prompts(options: GenerateOptions) -> PromptSet:
     if (options.prompts is None) == (options.portraits is None):
         raise InputError("give either --prompts FILE or --portraits DIR")
-    if options.portraits is not None and config.portrait == "text":
-        raise InputError(f"preset {config.preset!r} starts portraits from text; give --prompts instead of --portraits")
     if options.prompts is not None:
         return build_jobs(read_records(options.prompts), options.seed)
     return build_jobs(read_portrait_folder(str(options.portraits)), options.seed)

@@ -21,12 +21,12 @@ def generate(options: argparse.Namespace) -> int:
     """Make one avatar; returns 0, or 1 when the portrait failed."""
     overrides = parse_overrides(options.set) | ({"models.rig": options.rig} if options.rig else {})
     config = load_config(options.preset, overrides, options.config)
-    prompt, seed = checked_prompt(options.prompt), checked_seed(options.seed)
+    prompt, seed = checked_prompt(_prompt(options)), checked_seed(options.seed)
     if options.threads is not None and options.threads < 1:
         raise InputError(f"--threads must be at least 1, got {options.threads}")
     if options.out.lower().rstrip("/").endswith(".zip"):
         raise InputError(f"--out must be a folder, got {options.out!r}; zip it when it is done")
-    job = PortraitJob(content_id(prompt, seed), prompt, seed)
+    job = PortraitJob(_face_id(options, prompt, seed), prompt, seed, options.portrait)
     store = Store(options.out)
     where = Locations.single(job.face_id, config.config_hash)
     _refuse_another_bundle(store, job, config)
@@ -35,6 +35,30 @@ def generate(options: argparse.Namespace) -> int:
     if (row := Workspace(store, where, "").done_row()) is None:
         row = _run(options, config, job, store, where)
     return _say(row, options.out)
+
+
+def _prompt(options: argparse.Namespace) -> str:
+    """The words given, or those beside the starting portrait.
+
+    Raises:
+        InputError: there are neither, or the portrait's cannot be read.
+    """
+    if options.prompt is not None:
+        return str(options.prompt)
+    if options.portrait is None:
+        raise InputError("give a prompt, or --portrait ID.pth with the prompt in ID.txt beside it")
+    from ap3d.portrait.trigrid import read_prompt
+
+    return read_prompt(options.portrait)
+
+
+def _face_id(options: argparse.Namespace, prompt: str, seed: int) -> str:
+    """From everything that was asked for; a portrait counts by its content wherever it lies."""
+    if options.portrait is None:
+        return content_id(prompt, seed)
+    from ap3d.stages.base import portrait_digest
+
+    return content_id(prompt, seed, portrait_digest(PortraitJob("", prompt, seed, options.portrait)))
 
 
 def _run(
@@ -78,7 +102,8 @@ def _refuse_another_bundle(store: Store, job: PortraitJob, config: Config) -> No
         return
     check_facts(facts, store.root)
     held = (facts.get("prompt"), facts.get("seed"), facts.get("config_hash"))
-    if held != (job.prompt, job.seed, config.config_hash):
+    another = job.portrait is not None and facts.get("face_id") != job.face_id
+    if another or held != (job.prompt, job.seed, config.config_hash):
         raise InputError(
             f"{store.root} holds another avatar ({facts.get('prompt')!r}); choose another --out or remove it"
         )

@@ -77,8 +77,17 @@ def test_portrait_folder(tmp_path: Path) -> None:
     (tmp_path / "000.pth").write_bytes(b"x")
     (tmp_path / "000.txt").write_text("a man\n")
     (tmp_path / "001.pth").write_bytes(b"x")
+    (tmp_path / "7_pyramid_trigrid.pth").write_bytes(b"x")
+    (tmp_path / "7_prompt.txt").write_text("a woman")
+    (tmp_path / "8.safetensors").write_bytes(b"x")
+    (tmp_path / "8.txt").write_text("$(touch x); `id`")
+    (tmp_path / "decoder.safetensors").write_bytes(b"x")
     result = build_jobs(read_portrait_folder(str(tmp_path)))
-    assert result.jobs == [PortraitJob("000", "a man", 0, f"{tmp_path}/000.pth")]
+    assert result.jobs == [
+        PortraitJob("000", "a man", 0, f"{tmp_path}/000.pth"),
+        PortraitJob("7", "a woman", 0, f"{tmp_path}/7_pyramid_trigrid.pth"),
+        PortraitJob("8", "$(touch x); `id`", 0, f"{tmp_path}/8.safetensors"),
+    ]
     assert "001.txt" in result.rejected[0].reason
 
 

@@ -93,9 +93,9 @@ def test_stopping_and_changing_the_config_reruns_only_what_depends_on_it(generat
 
 
 def test_a_portrait_that_cannot_be_made_is_a_failed_row(generator: Generator, tmp_path: Path) -> None:
-    job = PortraitJob("x", "a man", 0, portrait="000.pth")
+    job = PortraitJob("x", "a man", 0, portrait=str(tmp_path / "000.pth"))
     row = generator.run(job, Store(str(tmp_path)), "a")
-    assert row["status"] == "failed" and row["error_class"] == "InputError" and "text alone" in row["error_message"]
+    assert row["status"] == "failed" and row["error_class"] == "InputError" and "not exist" in row["error_message"]
     assert not (tmp_path / "avatars").exists()
 
 

@@ -5,6 +5,6 @@ neck joint of the mean SMPL body, y up, the face towards +z, the subject's left 
 """
 
 from ap3d.portrait.trigrid.portrait import TriGridPortrait
-from ap3d.portrait.trigrid.reading import load_trigrid
+from ap3d.portrait.trigrid.reading import load_trigrid, read_prompt
 
-__all__ = ["TriGridPortrait", "load_trigrid"]
+__all__ = ["TriGridPortrait", "load_trigrid", "read_prompt"]
