@@ -43,9 +43,10 @@ class PerceptionConfig:
     """
 
     segmenter: str = "builtin"  # sapiens:FILE, segformer:FOLDER
+    hair: str = "segmenter"  # what the segmenter says; pspnet:FILE
     matting: str = "field"  # modnet:FILE, birefnet:FILE
     normals: str = "field"  # marigold:FOLDER
-    landmarks: str = "builtin"  # face-alignment
+    landmarks: str = "builtin"  # face-alignment:FILE
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,27 @@ from typing import TYPE_CHECKING, Any
 from ap3d.errors import InputError
 
 if TYPE_CHECKING:
-    from ap3d.perception.protocol import LandmarkDetector, Matting, NormalEstimator, Segmenter
+    from ap3d.perception.protocol import HairMasker, LandmarkDetector, Matting, NormalEstimator, Segmenter
 
-SEGMENTERS = {"builtin": "ap3d.perception.parsing:BuiltinSegmenter"}
-MATTINGS = {"field": "ap3d.perception.matte:FieldMatting"}
-NORMALS = {"field": "ap3d.perception.normals_field:FieldNormals"}
-LANDMARK_DETECTORS = {"builtin": "ap3d.perception.landmarks_mesh:FaceMeshDetector"}
+SEGMENTERS = {
+    "builtin": "ap3d.perception.parsing:BuiltinSegmenter",
+    "sapiens": "ap3d.perception.sapiens:SapiensSegmenter",
+    "segformer": "ap3d.perception.segformer:SegformerSegmenter",
+}
+HAIR = {"pspnet": "ap3d.perception.hair:PspnetHair"}
+MATTINGS = {
+    "field": "ap3d.perception.matte:FieldMatting",
+    "modnet": "ap3d.perception.matte_modnet:ModnetMatting",
+    "birefnet": "ap3d.perception.matte_birefnet:BirefnetMatting",
+}
+NORMALS = {
+    "field": "ap3d.perception.normals_field:FieldNormals",
+    "marigold": "ap3d.perception.normals_marigold:MarigoldNormals",
+}
+LANDMARK_DETECTORS = {
+    "builtin": "ap3d.perception.landmarks_mesh:FaceMeshDetector",
+    "face-alignment": "ap3d.perception.landmarks_fan:FanDetector",
+}
 
 
 def load_segmenter(name: str = "builtin", device: str = "cpu") -> "Segmenter":
@@ -26,6 +41,18 @@ def load_segmenter(name: str = "builtin", device: str = "cpu") -> "Segmenter":
         MissingDependencyError: it needs a package that is absent.
     """
     return _load("segmenter", SEGMENTERS, name, device)
+
+
+def load_hair_masker(name: str, segmenter: "Segmenter", device: str = "cpu") -> "HairMasker":
+    """What finds hair, by ``NAME:PATH``, or ``segmenter``: what the given one says.
+
+    Raises as :func:`load_segmenter`.
+    """
+    if name == "segmenter":
+        from ap3d.perception.hair import SegmenterHair
+
+        return SegmenterHair(segmenter)
+    return _load("hair masker", HAIR, name, device)
 
 
 def load_matting(name: str = "field", device: str = "cpu") -> "Matting":
