@@ -77,6 +77,8 @@ class Portrait3DConfig:
     resolution: int = 256  # nodes a side of the grid that views are marched through
     view_size: int = 256  # pixels
     more_views: int = 0  # 120: also AnimPortrait3D's 120 views for the static fit
+    mesh_faces: int = 60000  # triangles of the fitted mesh
+    mesh_steps: int = 60  # of its last pass; the first, coarse one takes two thirds as many
     fit_iterations: int = 480
     densify_at: tuple[int, ...] = (150, 280)
 
@@ -215,7 +217,9 @@ PRESETS: dict[str, Config] = {
         views=PortraitConfig(
             full_azimuths=(0, 60, -60, 120, -120, 180), face_azimuths=(0,), steps=4, hull_resolution=48
         ),
-        portrait3d=Portrait3DConfig(resolution=128, view_size=128, fit_iterations=120, densify_at=()),
+        portrait3d=Portrait3DConfig(
+            resolution=128, view_size=128, mesh_faces=12000, mesh_steps=9, fit_iterations=120, densify_at=()
+        ),
         gaussians=GaussiansConfig(skin_count=5000, hair_count=2500, clothes_count=800, maximum_count=9000),
         initialise=FitConfig(iterations=120),
         whole=WholeConfig(iterations=4, views_per_step=1, inversion_steps=1, densify_at=(2,), checkpoint_every=2),
@@ -228,7 +232,7 @@ PRESETS: dict[str, Config] = {
         preset="draft",
         models=_SD_MODELS,
         views=PortraitConfig(steps=20, guidance_scale=6.0, hull_resolution=128),
-        portrait3d=Portrait3DConfig(view_size=512, fit_iterations=1500, densify_at=(400, 800)),
+        portrait3d=Portrait3DConfig(view_size=512, mesh_steps=120, fit_iterations=1500, densify_at=(400, 800)),
         gaussians=GaussiansConfig(
             skin_count=90000, hair_count=60000, clothes_count=20000, maximum_count=300000, sh_degree=1
         ),
@@ -242,7 +246,8 @@ PRESETS: dict[str, Config] = {
         models=_SD_MODELS,
         views=PortraitConfig(steps=30, guidance_scale=6.0, hull_resolution=160),
         portrait3d=Portrait3DConfig(
-            view_size=512, more_views=120, fit_iterations=3000, densify_at=(600, 900, 1200, 1500)
+            view_size=512, more_views=120, mesh_faces=120000, mesh_steps=200, fit_iterations=3000,
+            densify_at=(600, 900, 1200, 1500),
         ),
         gaussians=GaussiansConfig(
             skin_count=400000, hair_count=150000, clothes_count=80000, maximum_count=2000000, sh_degree=3
@@ -329,7 +334,7 @@ FRAMINGS = {"full", "face", "left_eye", "right_eye", "mouth"}
 _MAY_BE_ZERO = {
     "whole.iterations", "refine.rounds", "refine.iterations", "initialise.iterations", "refine.full_views",
     "refine.face_views", "refine.mouth_views", "refine.eye_views", "whole.inversion_steps", "gaussians.hair_count",
-    "gaussians.clothes_count", "whole.end_timestep", "portrait3d.fit_iterations",
+    "gaussians.clothes_count", "whole.end_timestep", "portrait3d.fit_iterations", "portrait3d.mesh_steps",
 }  # fmt: skip
 _SHARES = {
     "views.hull_agreement",

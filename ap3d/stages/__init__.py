@@ -1,8 +1,10 @@
 """The stages of one portrait, in order. A new stage is a file and a line here."""
 
+from ap3d.stages.assets import AssetsStage
 from ap3d.stages.base import Stage
 from ap3d.stages.fit import FitStage
 from ap3d.stages.initialise import InitialiseStage
+from ap3d.stages.mesh import MeshStage
 from ap3d.stages.portrait import PortraitStage
 from ap3d.stages.publish import PublishStage
 from ap3d.stages.refine import RefineStage
@@ -12,6 +14,8 @@ __all__ = ["STAGES", "Stage"]
 
 STAGES: tuple[Stage, ...] = (
     PortraitStage(),
+    MeshStage(),
+    AssetsStage(),
     FitStage(),
     InitialiseStage(),
     WholeStage(),

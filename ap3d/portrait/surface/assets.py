@@ -11,9 +11,9 @@ from ap3d.perception.protocol import Part
 from ap3d.portrait.protocol import Mesh
 from ap3d.portrait.surface.cleaning import submesh
 
-ASSETS = {"skin": (Part.SKIN, Part.BEARD), "hair": (Part.HAIR,), "clothes": (Part.CLOTHES,)}
+ASSETS = {"skin": (Part.SKIN, Part.BEARD), "hair": (Part.HAIR,), "clothes": (Part.CLOTHES, Part.ACCESSORY)}
 SHOWN = {Part.SKIN: (0.93, 0.72, 0.60), Part.HAIR: (0.45, 0.26, 0.62), Part.CLOTHES: (0.20, 0.55, 0.70),
-         Part.BEARD: (0.80, 0.52, 0.18)}  # fmt: skip
+         Part.BEARD: (0.80, 0.52, 0.18), Part.ACCESSORY: (0.55, 0.62, 0.25)}  # fmt: skip
 
 
 @dataclass(frozen=True)

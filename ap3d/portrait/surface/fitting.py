@@ -90,12 +90,18 @@ class SurfaceFit:
         reach: distance from it that counts as one, world units.
     """
 
-    levels: tuple[Level, ...] = (Level(16000, 128, 40, 16.0, 0.25), Level(60000, 256, 60, 4.0, 0.25))
+    levels: tuple[Level, ...] = (Level(16000, 128, 40, 16.0, 0.25), Level(60000, 256, 60, 1.0, 0.15))
     views: int = 4
     silhouette: float = 2.0
     flatness: float = 0.05
     anchor: float = 0.02
     reach: float = 0.0082
+
+    @staticmethod
+    def of(faces: int, size: int, steps: int) -> "SurfaceFit":
+        """A coarse and a fine pass that ends with ``faces`` triangles, at ``size`` pixels after ``steps`` steps."""
+        coarse = Level(max(faces // 4, 4000), max(size // 2, 64), -(-steps * 2 // 3), 16.0, 0.25)
+        return SurfaceFit((coarse, Level(faces, size, steps, 1.0, 0.15)))
 
 
 def fit_surface(

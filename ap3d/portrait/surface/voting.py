@@ -18,9 +18,8 @@ from ap3d.portrait.protocol import Mesh
 from ap3d.portrait.surface.cleaning import face_areas, face_neighbours, unique_edges
 from ap3d.raster.mesh import rasterize_mesh
 
-# What meshes are split into; every other part of a head is skin, and what it wears belongs to the clothes.
-SPLIT = (Part.SKIN, Part.HAIR, Part.CLOTHES, Part.BEARD)
-_SPLIT_OF = {Part.HAIR: 1, Part.CLOTHES: 2, Part.ACCESSORY: 2, Part.BEARD: 3}
+# What meshes are split into; every other part of a head is skin.
+SPLIT = (Part.SKIN, Part.HAIR, Part.CLOTHES, Part.BEARD, Part.ACCESSORY)
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Voting:
 
 @torch.no_grad()
 def face_votes(mesh: Mesh, cameras: Cameras, labels: Tensor, squareness: float = 1.0) -> Tensor:
-    """Votes ``[F, 4]`` for each of ``SPLIT``.
+    """Votes ``[F, 5]`` for each of ``SPLIT``.
 
     Args:
         mesh: world units, wound outward.
@@ -52,7 +51,8 @@ def face_votes(mesh: Mesh, cameras: Cameras, labels: Tensor, squareness: float =
         labels: ``[B, H, W]`` of :class:`Part`; background has no vote.
         squareness: see :class:`Voting`.
     """
-    table = torch.tensor([-1 if part == Part.BACKGROUND else _SPLIT_OF.get(part, 0) for part in Part])
+    table = torch.tensor([SPLIT.index(part) if part in SPLIT else 0 for part in Part])
+    table[Part.BACKGROUND] = -1
     a, b, c = mesh.vertices[mesh.faces].unbind(1)
     normals = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=1)
     centres = mesh.vertices[mesh.faces].mean(1)
@@ -71,7 +71,7 @@ def face_votes(mesh: Mesh, cameras: Cameras, labels: Tensor, squareness: float =
 
 
 def split_labels(mesh: Mesh, votes: Tensor, settings: Voting | None = None) -> Tensor:
-    """``Part`` of each triangle (int64 ``[F]``, values of ``SPLIT``) from its votes ``[F, 4]``.
+    """``Part`` of each triangle (int64 ``[F]``, values of ``SPLIT``) from its votes ``[F, 5]``.
 
     Raises:
         PortraitError: no triangle has a vote.
