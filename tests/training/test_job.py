@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from jobs.train_builtin import publish
 
 PARTS = ("rig", "text", "shape", "portraits", "autoencoder", "diffusion", "readers", "probe", "publish")
@@ -34,3 +36,28 @@ def test_publish_copies_models_and_keeps_cards(tmp_path):
     assert (target / "diffusion" / "unet" / "config.json").exists()
     assert (target / "diffusion" / "README.md").read_text() == "card"
     assert (target / "shape_prior.safetensors").read_bytes() == b"x"
+
+
+@pytest.mark.slow
+def test_a_small_world_from_nothing(tmp_path):
+    """Every training that needs no download, in the order of the help text, each as short as it can be."""
+    from ap3d.diffusion.models import GuidanceModels
+    from jobs import train_builtin as job
+
+    common = job.Common(out=tmp_path / "runs")
+    for part in (
+        job.Text(common, steps=2),
+        job.Words(common, steps=1),
+        job.Shape(common, people=64, steps=2),
+        job.Portraits(common, rows=64),
+        job.Diffusion(common, rows=64, samples=16, render=False),
+        job.Autoencoder(common, rows=64, steps=1),
+        job.Readers(common, people=4, parser_steps=1, probe_steps=1),
+        job.Publish(common, to=tmp_path / "builtin"),
+    ):
+        job.run(part)
+    models = GuidanceModels.load(tmp_path / "builtin" / "diffusion")
+    assert models.image_size == 128 and models.unknown_words("a man in a maroon shirt") == []
+    names = {p.name for p in (tmp_path / "builtin").iterdir()}
+    assert {"diffusion", "shape_prior.safetensors", "face_parser.safetensors", "attribute_probe.safetensors"} <= names
+    assert (common.out / "probe.json").exists() and (common.out / "sheets" / "probe.png").exists()
