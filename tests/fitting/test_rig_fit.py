@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from scipy.optimize import lsq_linear
@@ -9,9 +11,12 @@ from ap3d.fitting.rig_fit import bounded_solve, fit_rig
 from ap3d.fitting.surface import LabelledSurface, outer_vertices
 from ap3d.fitting.triangulation import SpatialLandmarks
 from ap3d.perception.embedding import Embedding
+from ap3d.perception.mesh_topology import IBUG
 from ap3d.perception.protocol import Part
 from ap3d.rig import load_rig
+from ap3d.rig.body_model import BodyModelRig
 from ap3d.rig.protocol import RigParams
+from tests.rig.synthetic_models import write_flame
 
 RIG = load_rig()
 MILLIMETRE = 0.001 * RIG.default_scale
@@ -57,6 +62,23 @@ def test_a_rig_is_found_again_in_any_framing(scale: float, shift: float) -> None
     face = torch.unique(RIG.faces[RIG.regions["face"]])
     assert float(error[face].mean()) < 1.0 and float(error[outer_vertices(RIG)[0]].mean()) < 3.0
     assert fitted.surface_mm < 0.5
+
+
+def test_a_body_model_is_fitted_by_its_own_landmarks(tmp_path: Path) -> None:
+    rig = BodyModelRig.load(write_flame(tmp_path / "generic_model.pkl"))
+    truth = RigParams.neutral(rig)
+    truth.shape[0, :20] = 0.8 * torch.randn(20, generator=torch.Generator().manual_seed(0))
+    truth = truth.replace(jaw=torch.tensor([[0.1, 0.0, 0.0]]), head=torch.tensor([[0.05, 0.2, 0.0]]))
+    vertices = rig.vertices(truth)[0]
+    outer, _ = outer_vertices(rig)
+    normals = vertex_normals(vertices[None], rig.faces)[0]
+    surface = LabelledSurface(vertices[outer], normals[outer], torch.full((len(outer),), int(Part.SKIN)))
+    mesh, seen = torch.zeros(478, 3), rig.landmarks(truth)[0]
+    mesh[list(IBUG)] = seen
+    mesh[[33, 263]] = seen[[36, 45]]
+    fitted = fit_rig(rig, SpatialLandmarks(mesh, torch.full((478,), 0.001), [0, 1], 0.5), surface)
+    error = (rig.vertices(fitted.params)[0] - vertices).norm(dim=1)[outer] / (0.001 * rig.default_scale)
+    assert float(error.mean()) < 1.0
 
 
 def test_the_scalp_stays_under_the_hair() -> None:
