@@ -14,8 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ap3d import guidance_presets as presets
 from ap3d.checksums import read_sums
 from ap3d.errors import InputError
+from ap3d.guidance_config import (
+    FACES,
+    REGION_NAMES,
+    EditConfig,
+    ExpressionConfig,
+    MatchConfig,
+    MouthConfig,
+    PhaseConfig,
+    RegionsConfig,
+)
 
 CONFIG_VERSION = 1  # raised when the same fields come to mean another result
 
@@ -32,7 +43,10 @@ class ModelsConfig:
     rig: str = "builtin"
     shape_prior: str | None = "builtin"  # None: the rig's mean shape; the built-in one is for the built-in rig alone
     dtype: str = "float32"
-    region_prompts: str = "whole"  # words for eye and mouth crops: the whole prompt, or "abstract" (age and gender)
+    channels_last: bool = False  # memory format of the networks
+    attention: str = "auto"  # torch's choice, or one kernel: flash, efficient, math
+    compile: str = "none"  # torch.compile: "default", or "cuda-graphs" (mode reduce-overhead)
+    crops_at_once: int = 0  # crops that pass the networks together in ISM; 0: all of a step
 
 
 @dataclass(frozen=True)
@@ -110,43 +124,6 @@ class FitConfig:
 
 
 @dataclass(frozen=True)
-class WholeConfig:
-    """Interval score matching on the crops and the full frame (stage `whole`)."""
-
-    iterations: int = 60
-    views_per_step: int = 4
-    framings: tuple[str, ...] = ("full", "face", "face", "mouth", "left_eye", "right_eye")
-    start_timestep: int = 600
-    end_timestep: int = 60
-    guidance_scale: float = 3.0
-    inversion_steps: int = 2
-    gradient_scale: float = 0.1
-    learning_rate_factor: float = 0.35
-    back_share: float = 0.25
-    densify_at: tuple[int, ...] = (30,)
-    checkpoint_every: int = 20
-
-
-@dataclass(frozen=True)
-class RefineConfig:
-    """Rounds of render, SDEdit and refit against the cached targets (stage `refine`)."""
-
-    rounds: int = 2
-    expressions: int = 6
-    full_views: int = 12
-    face_views: int = 12
-    mouth_views: int = 6
-    eye_views: int = 6  # of each eye
-    strength: float = 0.5
-    detail_strength: float = 0.65  # for eyes and mouth, which the static views hardly show
-    steps: int = 12
-    guidance_scale: float = 2.0
-    iterations: int = 160
-    views_per_step: int = 2
-    learning_rate_factor: float = 0.5
-
-
-@dataclass(frozen=True)
 class PublishConfig:
     """Pictures and videos of a finished avatar."""
 
@@ -176,15 +153,19 @@ class Config:
     portrait3d: Portrait3DConfig = field(default_factory=Portrait3DConfig)
     gaussians: GaussiansConfig = field(default_factory=GaussiansConfig)
     initialise: FitConfig = field(default_factory=FitConfig)
-    whole: WholeConfig = field(default_factory=WholeConfig)
-    refine: RefineConfig = field(default_factory=RefineConfig)
+    regions: RegionsConfig = RegionsConfig()
+    expressions: ExpressionConfig = ExpressionConfig()
+    eyes: EditConfig = presets.EYES
+    mouth: MouthConfig = presets.MOUTH
+    whole: MatchConfig = presets.WHOLE
+    refine: EditConfig = presets.REFINE
     publish: PublishConfig = field(default_factory=PublishConfig)
     smaller: SmallerConfig = field(default_factory=SmallerConfig)
 
     def smaller_form(self) -> "Config":
         """The same portrait from less memory."""
         most = self.smaller.views_per_step
-        sections = {name: getattr(self, name) for name in ("initialise", "whole", "refine")}
+        sections = {name: getattr(self, name) for name in ("initialise", "eyes", "whole", "refine")}
         fewer = {k: dataclasses.replace(v, views_per_step=min(v.views_per_step, most)) for k, v in sections.items()}
         return dataclasses.replace(self, **fewer)
 
@@ -208,7 +189,7 @@ class Config:
 
 _SD = "SG161222/Realistic_Vision_V5.1_noVAE"
 _CONTROLNET = "onethousand/AnimPortrait3D_controlnet"
-_SD_MODELS = ModelsConfig(diffusion=_SD, controlnet=_CONTROLNET, dtype="float16", region_prompts="abstract")
+_SD_MODELS = ModelsConfig(diffusion=_SD, controlnet=_CONTROLNET, dtype="float16")
 
 PRESETS: dict[str, Config] = {
     "builtin": Config(),
@@ -222,10 +203,10 @@ PRESETS: dict[str, Config] = {
         ),
         gaussians=GaussiansConfig(skin_count=5000, hair_count=2500, clothes_count=800, maximum_count=9000),
         initialise=FitConfig(iterations=120),
-        whole=WholeConfig(iterations=4, views_per_step=1, inversion_steps=1, densify_at=(2,), checkpoint_every=2),
-        refine=RefineConfig(
-            rounds=1, expressions=2, full_views=2, face_views=2, mouth_views=1, eye_views=1, steps=4, iterations=30
-        ),
+        eyes=presets.SMOKE_EYES,
+        mouth=presets.SMOKE_MOUTH,
+        whole=presets.SMOKE_WHOLE,
+        refine=presets.SMOKE_REFINE,
         publish=PublishConfig(size=128, turntable_frames=8, talking_seconds=0.5),
     ),
     "draft": Config(
@@ -237,8 +218,11 @@ PRESETS: dict[str, Config] = {
             skin_count=90000, hair_count=60000, clothes_count=20000, maximum_count=300000, sh_degree=1
         ),
         initialise=FitConfig(iterations=1500, views_per_step=4),
-        whole=WholeConfig(iterations=250, start_timestep=300, end_timestep=15, guidance_scale=7.5, inversion_steps=3),
-        refine=RefineConfig(strength=0.3, steps=20, guidance_scale=7.5, iterations=500),
+        regions=presets.PAPER_REGIONS,
+        eyes=presets.DRAFT_EYES,
+        mouth=presets.DRAFT_MOUTH,
+        whole=presets.DRAFT_WHOLE,
+        refine=presets.DRAFT_REFINE,
         publish=PublishConfig(size=800, turntable_frames=120),
     ),
     "paper": Config(
@@ -253,13 +237,13 @@ PRESETS: dict[str, Config] = {
             skin_count=400000, hair_count=150000, clothes_count=80000, maximum_count=2000000, sh_degree=3
         ),
         initialise=FitConfig(iterations=3000, views_per_step=1),
-        whole=WholeConfig(
-            iterations=1000, views_per_step=3, start_timestep=300, end_timestep=15, guidance_scale=100.0,
-            inversion_steps=3, back_share=0.3, densify_at=(50, 100), checkpoint_every=100,
-        ),
-        refine=RefineConfig(rounds=1, expressions=60, full_views=60, face_views=60, mouth_views=60,
-                            eye_views=60, strength=0.3, detail_strength=0.9,
-                            steps=20, guidance_scale=7.5, iterations=750, views_per_step=1),
+        camera=CameraConfig(presets.PAPER_ELEVATIONS),
+        regions=presets.PAPER_REGIONS,
+        expressions=presets.PAPER_EXPRESSIONS,
+        eyes=presets.PAPER_EYES,
+        mouth=presets.PAPER_MOUTH,
+        whole=presets.PAPER_WHOLE,
+        refine=presets.PAPER_REFINE,
         publish=PublishConfig(size=800, turntable_frames=240),
     ),
 }  # fmt: skip
@@ -326,23 +310,23 @@ CHOICES = {
     "portrait": ("text", "portrait3d"),
     "portrait3d.more_views": (0, 120),
     "models.dtype": ("float32", "float16", "bfloat16"),
-    "models.region_prompts": ("whole", "abstract"),
+    "models.attention": ("auto", "flash", "efficient", "math"),
+    "models.compile": ("none", "default", "cuda-graphs"),
     "gaussians.sh_degree": (0, 1, 2, 3),
     "gaussians.triangles": (1, 2, 3, 4),
 }
-FRAMINGS = {"full", "face", "left_eye", "right_eye", "mouth"}
+PHASES = ("eyes", "mouth.match", "mouth.edit", "whole", "refine")
+_PHASE_CHOICES = {
+    "faces": FACES, "reference": ("start", "round"), "loss": ("l1", "l2"), "perceptual": ("ssim", "lpips"),
+}  # fmt: skip
 _MAY_BE_ZERO = {
-    "whole.iterations", "refine.rounds", "refine.iterations", "initialise.iterations", "refine.full_views",
-    "refine.face_views", "refine.mouth_views", "refine.eye_views", "whole.inversion_steps", "gaussians.hair_count",
-    "gaussians.clothes_count", "whole.end_timestep", "portrait3d.fit_iterations", "portrait3d.mesh_steps",
+    "iterations", "rounds", "inversion_steps", "end_timestep", "hair_count", "clothes_count", "crops_at_once",
+    "fit_iterations", "mesh_steps",
 }  # fmt: skip
 _SHARES = {
-    "views.hull_agreement",
-    "whole.back_share",
-    "refine.strength",
-    "refine.detail_strength",
-    "initialise.ssim_weight",
-}
+    "hull_agreement", "back_share", "strength", "detail_strength", "ssim_weight", "perceptual_weight",
+    "closing_share", "one_sided_share",
+}  # fmt: skip
 
 
 def _check(config: Config) -> None:
@@ -351,16 +335,48 @@ def _check(config: Config) -> None:
         value = _field(config, name)
         if value not in choices:
             raise InputError(f"configuration field {name!r} must be one of {choices}, got {value!r}")
-    sections = ("camera", "views", "portrait3d", "gaussians", "initialise", "whole", "refine", "publish", "smaller")
+    sections = (
+        "models", "camera", "views", "portrait3d", "gaussians", "initialise", "expressions", *PHASES, "publish",
+        "smaller",
+    )  # fmt: skip
     for section in sections:
-        for key, value in dataclasses.asdict(getattr(config, section)).items():
+        for key, value in vars(_field(config, section)).items():
             _check_number(f"{section}.{key}", value)
-    if not config.views.full_azimuths or not config.whole.framings or set(config.whole.framings) - FRAMINGS:
-        raise InputError("'views.full_azimuths' and 'whole.framings' must not be empty, framings must be known ones")
+    for name in PHASES:
+        _check_phase(name, _field(config, name))
+    for name in REGION_NAMES:
+        _check_region(name, config.regions)
+    if not config.views.full_azimuths:
+        raise InputError("'views.full_azimuths' must not be empty")
     if config.publish.size % 2 or config.publish.size < 32:
         raise InputError(f"configuration field 'publish.size' must be even and at least 32, got {config.publish.size}")
-    if config.whole.start_timestep > 999:
-        raise InputError(f"'whole.start_timestep' must be at most 999, got {config.whole.start_timestep}")
+
+
+def _check_phase(name: str, phase: PhaseConfig) -> None:
+    if not phase.crops or set(phase.crops) - set(REGION_NAMES):
+        raise InputError(f"'{name}.crops' must name some of {', '.join(REGION_NAMES)}, got {list(phase.crops)}")
+    _check_pair(f"{name}.azimuths", phase.azimuths)
+    if isinstance(phase, MatchConfig) and phase.start_timestep > 999:
+        raise InputError(f"'{name}.start_timestep' must be at most 999, got {phase.start_timestep}")
+    for key, choices in _PHASE_CHOICES.items():
+        if getattr(phase, key, choices[0]) not in choices:
+            raise InputError(f"configuration field '{name}.{key}' must be one of {choices}")
+
+
+def _check_region(name: str, regions: RegionsConfig) -> None:
+    region = regions.of(name)
+    _check_pair(f"regions.{name}.azimuths", region.azimuths)
+    try:
+        region.wording.format(view="", prompt="", abstract="")
+    except (KeyError, IndexError, ValueError):
+        raise InputError(f"'regions.{name}.wording' may hold {{view}}, {{prompt}} and {{abstract}} alone") from None
+    if set(region.protects) - set(REGION_NAMES) or not 0 <= region.side <= 4:
+        raise InputError(f"'regions.{name}': 'protects' must name regions, and 'side' lie from 0 to 4 head heights")
+
+
+def _check_pair(name: str, values: tuple[float, ...]) -> None:
+    if len(values) != 2 or values[0] > values[1]:
+        raise InputError(f"configuration field {name!r} must be a low and a high number, got {list(values)}")
 
 
 def _field(config: Config, name: str) -> Any:
@@ -371,10 +387,13 @@ def _field(config: Config, name: str) -> Any:
 
 
 def _check_number(name: str, value: Any) -> None:
-    if name in _SHARES and not 0 <= value <= 1:
+    key = name.rsplit(".", 1)[-1]
+    if key in _SHARES and not 0 <= value <= 1:
         raise InputError(f"configuration field {name!r} must lie from 0 to 1, got {value}")
-    if isinstance(value, int) and name not in CHOICES and value < (0 if name in _MAY_BE_ZERO else 1):
-        raise InputError(f"configuration field {name!r} must be at least {int(name not in _MAY_BE_ZERO)}, got {value}")
+    if isinstance(value, bool) or not isinstance(value, int) or name in CHOICES:
+        return
+    if value < (least := int(key not in _MAY_BE_ZERO)):
+        raise InputError(f"configuration field {name!r} must be at least {least}, got {value}")
 
 
 def _merge(values: dict[str, Any], changes: dict[str, Any], prefix: str) -> None:
@@ -407,6 +426,10 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
             raise InputError(f"configuration field {name!r} must be a list, got {value!r}")
         item_kind = typing.get_args(kind)[0]
         return tuple(_convert(item_kind, item, name) for item in items)
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise InputError(f"configuration field {name!r} must be true or false, got {value!r}")
+        return value
     if isinstance(value, bool) or (kind is int and isinstance(value, float) and not value.is_integer()):
         raise InputError(f"configuration field {name!r} must be a {kind.__name__}, got {value!r}")
     try:

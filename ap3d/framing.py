@@ -59,13 +59,14 @@ def full_cameras(
     return orbit(azimuths, elevations, target, full_radius(height), FOV_DEGREES, size)
 
 
-def framing_boxes(landmarks: Tensor, name: str, size: int) -> Tensor:
+def framing_boxes(landmarks: Tensor, name: str, size: int, side: float | None = None) -> Tensor:
     """Boxes of a framing in the full frame, for :meth:`Cameras.crop`.
 
     Args:
         landmarks: ``[B, 70, 2]`` pixels in the full frame.
         name: one of ``FRAMINGS``.
         size: side of the full frame in pixels.
+        side: of the box in head heights, by default that of ``SIDES``.
 
     Returns:
         ``[B, 3]`` left, top, side in pixels; shifted, never shrunk, to lie inside the frame.
@@ -76,8 +77,8 @@ def framing_boxes(landmarks: Tensor, name: str, size: int) -> Tensor:
         return torch.tensor([[0.0, 0.0, float(size)]]).repeat(len(landmarks), 1)
     eyes = landmarks[:, 68:70].mean(1)
     head = torch.linalg.norm(landmarks[:, 8] - eyes, dim=1) / EYES_TO_CHIN
-    side = (SIDES[name] * head).clamp(8.0, float(size))
+    sides = ((SIDES[name] if side is None else side) * head).clamp(8.0, float(size))
     centre = landmarks[:, list(_CENTRES[name])].mean(1)
-    corner = centre - side[:, None] / 2
-    corner = torch.minimum(corner.clamp_min(0), size - side[:, None])
-    return torch.cat([corner, side[:, None]], 1)
+    corner = centre - sides[:, None] / 2
+    corner = torch.minimum(corner.clamp_min(0), size - sides[:, None])
+    return torch.cat([corner, sides[:, None]], 1)

@@ -59,8 +59,12 @@ def ism_gradient(
     iteration: int,
     settings: IsmSettings,
     generator: torch.Generator,
+    controlled: Tensor | None = None,
+    against: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Gradient of the objective with respect to ``latents [B, C, h, w]``: sqrt((1 - a) / a) (e_t - e_s).
+
+    It is not finite where the network's answer is not: callers drop such a step.
 
     Args:
         models: resident diffusion models.
@@ -73,6 +77,8 @@ def ism_gradient(
         iteration: index of the optimisation step; shortens the interval.
         settings: see :class:`IsmSettings`.
         generator: draws the noise at the start of the inversion.
+        controlled: ``[B]`` bool, which crops the ControlNets see; all where None.
+        against: texts and weights of Perp-Neg guidance, as in :meth:`GuidanceModels.predict`.
     """
     latents = latents.to(models.device)
     alphas = models.alphas_cumprod
@@ -81,12 +87,13 @@ def ism_gradient(
     noisy = alphas[path[0]].sqrt() * latents + (1 - alphas[path[0]]).sqrt() * noise
     source_noise = noise
     for current, following in zip(path, [*path[1:], timestep], strict=True):
-        clean, source_noise = models.predict(noisy, current, empty_text, conditions)
+        clean, source_noise = models.predict(noisy, current, empty_text, conditions, controlled=controlled)
         noisy = alphas[following].sqrt() * clean + (1 - alphas[following]).sqrt() * source_noise
     _, target_noise = models.predict(
-        noisy, timestep, text, conditions, guidance_scale=settings.guidance_scale, negative_text=negative_text
-    )
+        noisy, timestep, text, conditions, guidance_scale=settings.guidance_scale, negative_text=negative_text,
+        controlled=controlled, against=against,
+    )  # fmt: skip
     a = alphas[timestep]
     # The weight grows without bound towards the zero-SNR end of a rescaled schedule.
     weight = ((1 - a) / a.clamp(min=1e-8)).sqrt().clamp(max=10.0)
-    return torch.nan_to_num(weight * (target_noise - source_noise))
+    return weight * (target_noise - source_noise)

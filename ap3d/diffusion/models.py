@@ -12,6 +12,7 @@ from ap3d.diffusion.conditions import ConditionSpec
 from ap3d.diffusion.cost import CostMeter
 from ap3d.diffusion.latents import LatentCodec, LinearDecoder
 from ap3d.diffusion.loading import fingerprint, load_component, read_json, resolve_model_folder
+from ap3d.diffusion.perp_neg import perpendicular_sum
 from ap3d.diffusion.prompts import complete_prompt, unknown_words
 from ap3d.errors import DataFileError, InputError, NumericalError
 
@@ -196,6 +197,7 @@ class GuidanceModels:
     def predict(
         self, latents: Tensor, timesteps: int | Tensor, text: Tensor, conditions: Conditions = None, *,
         guidance_scale: float = 1.0, negative_text: Tensor | None = None, control_scale: float = 1.0,
+        controlled: Tensor | None = None, against: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """What the model thinks of noisy latents: ``(x0, noise)``, each ``[B, C, h, w]``.
 
@@ -207,33 +209,46 @@ class GuidanceModels:
             guidance_scale: 1 leaves out the second branch; else both branches share one batch.
             negative_text: ``[B, L, D]`` of the second branch; the empty prompt where None.
             control_scale: strength of the ControlNets.
+            controlled: ``[B]`` bool, which pictures the ControlNets take part in; all where None.
+            against: further texts ``[K, B, L, D]`` and their weights ``[K, B]`` for Perp-Neg guidance.
         """
         batch = len(latents)
         steps = torch.as_tensor(timesteps, device=self.device).expand(batch)
         if guidance_scale == 1.0:
-            output = self._network(latents, steps, text, conditions, control_scale)
+            output = self._network(latents, steps, text, conditions, control_scale, controlled)
         else:
             negative = self.encode_prompt([""]).expand_as(text) if negative_text is None else negative_text
-            double = lambda t: torch.cat([t, t])  # noqa: E731
-            doubled = [double(c) for c in _listed(conditions)] or None
-            both = self._network(double(latents), double(steps), torch.cat([negative, text]), doubled, control_scale)
-            without, with_text = both.chunk(2)
-            output = without + guidance_scale * (with_text - without)
+            texts = [negative, text, *(() if against is None else against[0])]
+            repeat = lambda t: torch.cat([t] * len(texts))  # noqa: E731
+            outputs = self._network(
+                repeat(latents), repeat(steps), torch.cat(texts), [repeat(c) for c in _listed(conditions)] or None,
+                control_scale, None if controlled is None else repeat(controlled),
+            ).unflatten(0, (len(texts), batch))  # fmt: skip
+            direction = outputs[1] - outputs[0]
+            if against is not None:
+                direction = perpendicular_sum(direction, outputs[2:] - outputs[0], against[1])
+            output = outputs[0] + guidance_scale * direction
         return self.split(latents, steps, output)
 
     def _network(
-        self, latents: Tensor, steps: Tensor, text: Tensor, conditions: Conditions, control_scale: float
-    ) -> Tensor:
+        self, latents: Tensor, steps: Tensor, text: Tensor, conditions: Conditions, control_scale: float,
+        controlled: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Raw output of UNet plus ControlNets."""
         latents, text = latents.to(self.dtype), text.to(self.dtype)
+        chosen = torch.arange(len(latents)) if controlled is None else controlled.nonzero()[:, 0].cpu()
         down: list[Tensor] = []
         middle: Tensor | None = None
         for net, condition in zip(self.controlnets, _listed(conditions), strict=False):
-            image = condition.to(self.device, self.dtype)
-            added, added_middle = self.meter.call(
-                "controlnet", net, latents, steps, text, image, control_scale, return_dict=False
+            if not len(chosen):
+                break
+            image = condition[chosen].to(self.device, self.dtype)
+            some, some_middle = self.meter.call(
+                "controlnet", net, latents[chosen], steps[chosen], text[chosen], image, control_scale, return_dict=False
             )
-            down = [a + b for a, b in zip(down, added, strict=True)] if down else list(added)
+            added = [_spread(a, chosen, len(latents)) for a in some]
+            added_middle = _spread(some_middle, chosen, len(latents))
+            down = [a + b for a, b in zip(down, added, strict=True)] if down else added
             middle = added_middle if middle is None else middle + added_middle
         output: Tensor = self.meter.call(
             "unet", self.unet, latents, steps, text, down_block_additional_residuals=down or None,
@@ -253,6 +268,13 @@ class GuidanceModels:
             case "epsilon":
                 return (latents - spread * output) / signal.clamp(min=1e-4), output
         raise NumericalError(f"unknown prediction type {self.prediction_type!r}")
+
+
+def _spread(values: Tensor, index: Tensor, count: int) -> Tensor:
+    """Values ``[M, ...]`` at the places ``index [M]`` of ``count``, zero elsewhere."""
+    if len(index) == count:
+        return values
+    return values.new_zeros(count, *values.shape[1:]).index_copy(0, index.to(values.device), values)
 
 
 def _listed(conditions: Conditions) -> list[Tensor]:

@@ -40,6 +40,7 @@ def sample_images(
 def sdedit(
     models: GuidanceModels, images: Tensor, prompts: Sequence[str], conditions: Tensor | None, *, strength: float,
     steps: int = 12, guidance_scale: float = 2.0, generator: torch.Generator, noise: Tensor | None = None,
+    negative: str = "",
 ) -> Tensor:  # fmt: skip
     """Noise pictures ``[B, 3, H, W]`` to ``strength`` of the schedule and denoise them (SDEdit, arXiv 2108.01073).
 
@@ -47,6 +48,7 @@ def sdedit(
         strength: 0 returns the pictures as the autoencoder sees them, 1 forgets them.
         steps: DDIM steps of a whole schedule; ``strength`` of them are run.
         noise: as in :func:`sample_images`.
+        negative: what guidance moves away from.
     """
     latents = models.encode_images(images)
     run = min(steps, max(0, round(steps * strength)))
@@ -57,23 +59,25 @@ def sdedit(
         noise = torch.randn(latents.shape, generator=generator)
     a = models.alphas_cumprod[timesteps[0]].to(latents)
     noisy = a.sqrt() * latents + (1 - a).sqrt() * noise.to(latents)
-    return _denoise(models, noisy, prompts, conditions, timesteps, guidance_scale)
+    return _denoise(models, noisy, prompts, conditions, timesteps, guidance_scale, negative)
 
 
 @torch.no_grad()
 def _denoise(
     models: GuidanceModels, latents: Tensor, prompts: Sequence[str], conditions: Tensor | None, timesteps: list[int],
-    guidance_scale: float,
+    guidance_scale: float, negative: str = "",
 ) -> Tensor:  # fmt: skip
     """Run DDIM (arXiv 2010.02502, eta 0) over descending timesteps and decode, in chunks that memory holds."""
-    text = models.encode_prompt(list(prompts))
+    text, against = models.encode_prompt(list(prompts)), models.encode_prompt([negative])
     pictures: list[Tensor] = []
     done, chunk = 0, CHUNK
     while done < len(latents):
         part = slice(done, done + chunk)
         condition = None if conditions is None else conditions[part]
         try:
-            pictures.append(_denoise_chunk(models, latents[part], text[part], condition, timesteps, guidance_scale))
+            x, words = latents[part], text[part]
+            negatives = against.expand_as(words)
+            pictures.append(_denoise_chunk(models, x, words, negatives, condition, timesteps, guidance_scale))
             done += chunk
         except torch.OutOfMemoryError:
             if chunk == 1:
@@ -83,11 +87,13 @@ def _denoise(
 
 
 def _denoise_chunk(
-    models: GuidanceModels, x: Tensor, text: Tensor, condition: Tensor | None, timesteps: list[int],
-    guidance_scale: float,
+    models: GuidanceModels, x: Tensor, text: Tensor, negative: Tensor, condition: Tensor | None,
+    timesteps: list[int], guidance_scale: float,
 ) -> Tensor:  # fmt: skip
     for current, following in zip(timesteps, [*timesteps[1:], -1], strict=True):
-        clean, noise = models.predict(x, current, text, condition, guidance_scale=guidance_scale)
+        clean, noise = models.predict(
+            x, current, text, condition, guidance_scale=guidance_scale, negative_text=negative
+        )
         a = models.alphas_cumprod[following] if following >= 0 else torch.ones((), device=models.device)
         x = a.sqrt() * clean + (1 - a).sqrt() * noise
     return models.decode_latents(x)

@@ -89,6 +89,10 @@ class ExpressionSampler:
         pool = names or tuple(COMBINATIONS)
         return self.apply(params, pool[int(torch.randint(len(pool), (1,), generator=generator))], generator)
 
+    def posed(self, params: RigParams, actions: dict[str, float]) -> RigParams:
+        """A head (a batch of one) with some actions; gaze, lids and pose stay those of ``params``."""
+        return self._posed(params, self._actions(actions, 1.0))
+
     def _actions(self, actions: dict[str, float], strength: float) -> Tensor:
         names = action_names(self.rig)
         values = torch.zeros(1, len(names))

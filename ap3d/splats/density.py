@@ -26,6 +26,7 @@ class DensityRule:
         minimum_opacity: below it a Gaussian is removed.
         maximum_scale: world sigma above which it is removed.
         maximum_count: no growth beyond this number.
+        prunes: whether Gaussians are removed at all.
     """
 
     gradient: float = 2e-4
@@ -33,6 +34,7 @@ class DensityRule:
     minimum_opacity: float = 0.005
     maximum_scale: float = 0.3
     maximum_count: int = 30000
+    prunes: bool = True
 
 
 class ScreenGradients:
@@ -75,8 +77,9 @@ def control_density(
     frames: TriangleFrames,
     rule: DensityRule,
     generator: torch.Generator,
+    movable: Tensor | None = None,
 ) -> tuple[int, int]:
-    """Prune, then clone or split where gradients are large.
+    """Prune, then clone or split where gradients are large; only what the mask ``movable [N]`` holds, if given.
 
     A triangle that owned Gaussians keeps its most opaque one. Returns how many were added and removed.
     """
@@ -87,8 +90,10 @@ def control_density(
     alpha = torch.sigmoid(avatar.opacity[:, 0])
     keep = ~((alpha < rule.minimum_opacity) | (world.amax(1) > rule.maximum_scale))
     keep |= _strongest_of_each_triangle(avatar.binding, alpha)
+    movable = torch.ones_like(keep) if movable is None else movable
+    keep |= ~movable if rule.prunes else torch.ones_like(keep)
     means = gradients.mean()
-    hot = keep & (means > rule.gradient)
+    hot = keep & movable & (means > rule.gradient)
     room = max(rule.maximum_count - int(keep.sum()), 0)
     if int(hot.sum()) > room:
         order = means.masked_fill(~hot, -1).argsort(descending=True)

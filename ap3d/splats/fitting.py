@@ -9,7 +9,7 @@ from torch import Tensor
 from ap3d.cameras import Cameras
 from ap3d.config import GaussiansConfig
 from ap3d.errors import NumericalError
-from ap3d.metrics.ssim import ssim
+from ap3d.metrics.perceptual import dissimilarity
 from ap3d.raster.splats import SplatImages, rasterize_splats
 from ap3d.splats.avatar import GaussianAvatar, Group, position_penalty, scale_penalty
 from ap3d.splats.density import DensityRule, ScreenGradients, control_density
@@ -27,6 +27,7 @@ class TargetViews:
         images: ``[B, 3, H, W]`` over the background.
         alpha: ``[B, 1, H, W]``, or None where it is unknown.
         weights: ``[B]`` importance of each picture.
+        free: ``[B, 1, H, W]`` 0 where a picture says nothing; None: it says something everywhere.
     """
 
     frames: TriangleFrames
@@ -34,18 +35,24 @@ class TargetViews:
     images: Tensor
     alpha: Tensor | None
     weights: Tensor
+    free: Tensor | None = None
 
     def to(self, device: str | torch.device) -> "TargetViews":
         """The same pictures on another device."""
-        alpha = None if self.alpha is None else self.alpha.to(device)
+        moved = lambda t: None if t is None else t.to(device)  # noqa: E731
         return TargetViews(
-            self.frames.to(device), self.cameras.to(device), self.images.to(device), alpha, self.weights.to(device)
-        )
+            self.frames.to(device), self.cameras.to(device), self.images.to(device), moved(self.alpha),
+            self.weights.to(device), moved(self.free),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Weights of the fit's loss and its length."""
+    """Weights of the fit's loss and its length.
+
+    ``ssim_weight`` is the share of the term that ``perceptual`` names (see :mod:`ap3d.metrics.perceptual`), ``loss``
+    the kind of the rest (``l1`` or ``l2``).
+    """
 
     iterations: int
     views_per_step: int
@@ -56,6 +63,9 @@ class FitSettings:
     last_factor: float = 0.15
     checkpoint_every: int = 200
     densify_at: tuple[int, ...] = ()  # iterations after which Gaussians multiply and vanish
+    loss: str = "l1"
+    perceptual: str = "ssim"
+    prunes: bool = True
 
 
 def fit(
@@ -70,6 +80,7 @@ def fit(
     first: int = 0,
     save: Callable[[int], None] | None = None,
     gradients: ScreenGradients | None = None,
+    frozen: Callable[[GaussianAvatar], Tensor | None] | None = None,
 ) -> float:
     """Run the fit in place; learning rates fall geometrically. Returns the mean loss of the last tenth.
 
@@ -85,12 +96,14 @@ def fit(
         first: iteration to go on from.
         save: asked to keep a checkpoint, with the number of iterations done.
         gradients: screen gradients for ``settings.densify_at``, kept up to date.
+        frozen: instead of ``frozen_groups``, the mask ``[N]`` of an avatar's Gaussians that stay as they are.
 
     Raises:
         NumericalError: the loss is not finite.
     """
     losses: list[float] = []
-    frozen = frozen_mask(optimizer.avatar, frozen_groups)
+    frozen = frozen or (lambda avatar: frozen_mask(avatar, frozen_groups))
+    fixed = frozen(optimizer.avatar)
     gradients = ScreenGradients(len(optimizer.avatar)) if gradients is None else gradients
     counts = torch.tensor([float(len(t.cameras)) for t in targets])
     for step in range(first, settings.iterations):
@@ -103,17 +116,19 @@ def fit(
         (loss + penalty).backward()
         if step < max(settings.densify_at, default=0):
             assert rendered.means2d.grad is not None  # retained by the rasteriser
-            gradients.add(rendered.means2d.grad, rendered.radii, target.cameras.width, target.cameras.height)
-        optimizer.step(frozen)
+            # The threshold is for the gradient of one picture's own mean, and the loss is a mean over pictures.
+            screen = len(chosen) * rendered.means2d.grad
+            gradients.add(screen, rendered.radii, target.cameras.width, target.cameras.height)
+        optimizer.step(fixed)
         losses.append(float(loss.detach()))
         if not losses[-1] < float("inf"):
             raise NumericalError(f"the fit diverged at iteration {step}: loss {losses[-1]}")
         done = step + 1
         if done in settings.densify_at:
-            rule = DensityRule(maximum_count=gaussians.maximum_count)
-            control_density(optimizer, gradients, neutral, rule, generator)
+            rule = DensityRule(maximum_count=gaussians.maximum_count, prunes=settings.prunes)
+            control_density(optimizer, gradients, neutral, rule, generator, None if fixed is None else ~fixed.cpu())
             gradients.restart(len(optimizer.avatar))
-            frozen = frozen_mask(optimizer.avatar, frozen_groups)
+            fixed = frozen(optimizer.avatar)
         if save is not None and done % settings.checkpoint_every == 0 and done < settings.iterations:
             save(done)
         report(done, settings.iterations)
@@ -143,19 +158,26 @@ def _view_loss(
     settings: FitSettings,
     generator: torch.Generator,
 ) -> tuple[Tensor, SplatImages]:
+    """The loss of some pictures, and what was rendered for it."""
     splats = avatar.pose(target.frames, neutral)
     rendered = rasterize_splats(splats, target.cameras[chosen], sh_degree=avatar.sh_degree)
     background, truth = settings.background, target.images[chosen]
-    if target.alpha is not None:
+    alpha = None if target.alpha is None else target.alpha[chosen]
+    if alpha is not None:
         # Another colour behind both at each step: what is background must become transparent, not painted.
         background = torch.rand(3, generator=generator).to(truth)
-        truth = truth + (1 - target.alpha[chosen]) * (background - settings.background)[:, None, None]
+        truth = truth + (1 - alpha) * (background - settings.background)[:, None, None]
     image = rendered.over(background)
+    if target.free is not None:
+        free = target.free[chosen] > 0
+        truth = torch.where(free, truth, image.detach())
+        alpha = None if alpha is None else torch.where(free, alpha, rendered.alpha.detach())
     weights = target.weights[chosen]
-    difference = (image - truth).abs().mean((1, 2, 3))
-    loss = (1 - settings.ssim_weight) * (difference * weights).mean()
-    loss = loss + settings.ssim_weight * weights.mean() * (1 - ssim(image, truth))
-    if target.alpha is not None:
-        error = (rendered.alpha - target.alpha[chosen]).abs().mean((1, 2, 3))
+    error = (image - truth).square() if settings.loss == "l2" else (image - truth).abs()
+    loss = (1 - settings.ssim_weight) * (error.mean((1, 2, 3)) * weights).mean()
+    if settings.ssim_weight > 0:
+        loss = loss + settings.ssim_weight * weights.mean() * dissimilarity(settings.perceptual, image, truth)
+    if alpha is not None:
+        error = (rendered.alpha - alpha).abs().mean((1, 2, 3))
         loss = loss + settings.alpha_weight * (error * weights).mean()
     return loss, rendered

@@ -37,6 +37,10 @@ class AvatarOptimizer:
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
 
+    def forget_gradients(self) -> None:
+        """Clear the gradients without a step."""
+        self._adam.zero_grad(set_to_none=True)
+
     def set_factor(self, factor: float) -> None:
         """Change the multiplier of all learning rates."""
         for group in self._adam.param_groups:

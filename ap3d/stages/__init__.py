@@ -3,12 +3,11 @@
 from ap3d.stages.assets import AssetsStage
 from ap3d.stages.base import Stage
 from ap3d.stages.fit import FitStage
+from ap3d.stages.guided import GUIDED_STAGES
 from ap3d.stages.initialise import InitialiseStage
 from ap3d.stages.mesh import MeshStage
 from ap3d.stages.portrait import PortraitStage
 from ap3d.stages.publish import PublishStage
-from ap3d.stages.refine import RefineStage
-from ap3d.stages.whole import WholeStage
 
 __all__ = ["STAGES", "Stage"]
 
@@ -18,7 +17,6 @@ STAGES: tuple[Stage, ...] = (
     AssetsStage(),
     FitStage(),
     InitialiseStage(),
-    WholeStage(),
-    RefineStage(),
+    *GUIDED_STAGES,
     PublishStage(),
 )

@@ -23,7 +23,7 @@ BUNDLE_FILES = {
     "avatar.json", "splats.ply", "rig.safetensors", "world.ply", "preview.png", "sheet.png", "turntable.mp4",
     "talking.mp4", "binding.safetensors",
 }  # fmt: skip
-STAGES = ["portrait", "initialise", "whole", "refine", "publish"]
+STAGES = ["portrait", "initialise", "eyes", "mouth", "whole", "refine", "publish"]
 
 
 def test_a_prompt_becomes_a_whole_bundle(made: tuple[Path, dict]) -> None:  # type: ignore[type-arg]
@@ -78,7 +78,7 @@ def test_stopping_and_changing_the_config_reruns_only_what_depends_on_it(generat
     seen: list[str] = []
 
     def stop() -> bool:
-        return bool(seen) and seen[-1] == "whole"
+        return bool(seen) and seen[-1] == "eyes"
 
     job = PortraitJob("x", "a man", 0)
     row = generator.run(job, store, "a", on_progress=lambda e: seen.append(e.stage), should_stop=stop)
@@ -108,7 +108,7 @@ def test_kill_anywhere_and_run_again(tmp_path: Path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     for line in process.stdout:
-        if "whole" in line:
+        if "eyes" in line:
             break
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -118,19 +118,22 @@ def test_kill_anywhere_and_run_again(tmp_path: Path) -> None:
     finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert finished.returncode == 0, finished.stderr
     assert {p.name for p in out.iterdir() if not p.name.startswith(".")} == BUNDLE_FILES
-    assert "stage initialise" not in finished.stdout and "stage whole" in finished.stdout
+    assert "stage initialise" not in finished.stdout and "stage eyes" in finished.stdout
 
 
 def test_a_stopped_run_ends_as_an_unbroken_one_does(generator: Generator, tmp_path: Path) -> None:
     """Checkpoints hold optimiser, statistics and random state, so a stop changes nothing of the result."""
     small = Generator.__new__(Generator)
-    steps_of = {"initialise.iterations": 3, "refine.iterations": 2, "refine.rounds": 2, "whole.iterations": 5}
+    steps_of = {
+        "initialise.iterations": 3, "refine.iterations": 2, "refine.rounds": 2, "whole.iterations": 5,
+        "eyes.iterations": 2, "eyes.rounds": 2, "mouth.match.iterations": 3, "mouth.match.checkpoint_every": 2,
+    }  # fmt: skip
     small.config = load_config("smoke", {**steps_of, "whole.densify_at": [4]})
     small.resources = generator.resources
     job, unbroken, stopped = PortraitJob("x", "a girl", 3), Store(str(tmp_path / "a")), Store(str(tmp_path / "b"))
     row = small.run(job, unbroken, "1")
     events: list[ProgressEvent] = []
-    for attempt, (stage, step) in enumerate([("whole", 3), ("refine", 130)]):
+    for attempt, (stage, step) in enumerate([("eyes", 130), ("mouth", 3), ("whole", 3), ("refine", 130)]):
         at = lambda: events[-1].stage == stage and events[-1].step >= step  # noqa: E731, B023
         assert small.run(job, stopped, str(attempt), on_progress=events.append, should_stop=at)["status"] == "stopped"
     assert small.run(job, stopped, "last")["status"] == "done"

@@ -1,0 +1,151 @@
+"""A phase of SDEdit: rounds of renders that the diffusion model improves, and a fit to those cached targets."""
+
+import torch
+from torch import Tensor
+
+from ap3d.diffusion.sampling import sdedit
+from ap3d.errors import NumericalError
+from ap3d.guidance_config import EditConfig
+from ap3d.motion.expression_bank import with_gaze_and_lids
+from ap3d.motion.expressions import COMBINATIONS, ExpressionSampler
+from ap3d.perception.matte import flat_background_matte
+from ap3d.portrait.silhouettes import rig_silhouettes
+from ap3d.raster.splats import rasterize_splats
+from ap3d.rig.protocol import RigParams
+from ap3d.splats.avatar import GaussianAvatar
+from ap3d.splats.fitting import FitSettings, TargetViews, fit
+from ap3d.splats.frames import triangle_frames
+from ap3d.splats.selection import selected_points
+from ap3d.stages.guided import GuidedRun
+from ap3d.stages.regions import RegionViews
+
+# The first faces of a round in this order, so that every round sees them; the rest are drawn.
+FIRST_FACES = {
+    "all": ("neutral", "open", "blink", "smile", "aa", "surprise"),
+    "eyes": ("neutral", "blink", "surprise"),
+    "open_mouth": ("open", "grin", "aa", "oh"),
+}
+COARSE = ("full", "face")  # regions edited with ``strength``, the others with ``detail_strength``
+
+
+def run_editing(run: GuidedRun, phase: EditConfig) -> None:
+    """Run the phase from round ``run.done``.
+
+    Raises:
+        NumericalError: a picture of every target is not finite, or the fit diverged.
+    """
+    reference = _reference(run, phase)
+    for index in range(run.done, phase.rounds):
+        source = run.optimizer.detached() if phase.reference == "round" else reference
+        targets = _targets(run, phase, source, index)
+        run.pictures = torch.cat([t.images for t in targets])
+        run.metrics["loss"] = _refit(run, phase, targets, index)
+        if index + 1 < phase.rounds:
+            own = reference.tensors() if phase.reference == "start" else {}
+            run.save(index + 1, own)
+    run.metrics["dropped_targets"] = float(run.dropped)
+
+
+def _reference(run: GuidedRun, phase: EditConfig) -> GaussianAvatar:
+    """The avatar as the phase found it, from the checkpoint when it goes on with one."""
+    return GaussianAvatar(**run.saved).to(run.device) if run.saved else run.optimizer.detached().to(run.device)
+
+
+def _targets(run: GuidedRun, phase: EditConfig, source: GaussianAvatar, index: int) -> list[TargetViews]:
+    """Edited views of each face of a round.
+
+    Raises:
+        NumericalError: none of them is finite.
+    """
+    out, dealt = [], dealt_crops(phase)
+    for number, names in enumerate(dealt):
+        posed = _face(run, phase, number)
+        views = [run.draw_views(phase, posed, part) for part in names]
+        out += [target for v in views if (target := _target(run, phase, source, v)) is not None]
+        run.report((index + 0.5 * (number + 1) / len(dealt)) / phase.rounds)
+    if not out:
+        raise NumericalError("every edited picture holds values that are not finite; try another 'models.dtype'")
+    return out
+
+
+def dealt_crops(phase: EditConfig) -> list[list[list[str]]]:
+    """The views of a round for each face: lists of regions, one a camera with ``one_camera``, else one a face."""
+    if phase.one_camera:
+        counts = [len(range(k, phase.views, phase.expressions)) for k in range(phase.expressions)]
+        return [[list(phase.crops)] * count for count in counts if count]
+    crops = sorted((phase.crops[i % len(phase.crops)] for i in range(phase.views)), key=phase.crops.index)
+    dealt = [crops[k :: phase.expressions] for k in range(phase.expressions)]
+    return [[names] for names in dealt if names]
+
+
+def _face(run: GuidedRun, phase: EditConfig, number: int) -> RigParams:
+    """The named faces first, then drawn ones; the very first looks straight ahead."""
+    names = FIRST_FACES[phase.faces] if phase.reference == "round" else ()
+    if number >= len(names):
+        return run.draw_face(phase)
+    params = run.params if number == 0 else with_gaze_and_lids(run.params, run.config.expressions, run.generator)
+    return ExpressionSampler(run.rig).posed(params, COMBINATIONS[names[number]])
+
+
+@torch.no_grad()
+def _target(run: GuidedRun, phase: EditConfig, source: GaussianAvatar, views: RegionViews) -> TargetViews | None:
+    """The source's renders after SDEdit, with mattes; None where values are not finite."""
+    frames = triangle_frames(views.vertices, run.rig.faces).to(run.device)
+    cameras = views.cameras.to(run.device)
+    rendered = rasterize_splats(source.pose(frames, run.neutral), cameras, sh_degree=source.sh_degree)
+    images = _edit(run, phase, rendered.over(run.background).clamp(0, 1), views).cpu()
+    if not bool(images.isfinite().all()):
+        run.dropped += 1
+        return None
+    alpha = None
+    if phase.alpha_weight > 0:
+        solid = rig_silhouettes(run.rig, views.vertices[None], views.cameras)
+        alpha = flat_background_matte(images, run.background.cpu(), solid)
+    free = None if bool((views.free > 0).all()) else views.free
+    return TargetViews(frames, cameras, images, alpha, torch.ones(len(images)), free).to(run.device)
+
+
+def _edit(run: GuidedRun, phase: EditConfig, images: Tensor, views: RegionViews) -> Tensor:
+    """SDEdit, with a strength of its own for the crops of eyes and mouth."""
+    edited = images.clone()
+    # One noise for all crops, so that the views of an eye or of the hair tell the same story.
+    noise = torch.randn(1, *run.models.latent_shape, generator=run.generator)
+    coarse = torch.tensor([crop.region in COARSE for crop in views.crops])
+    for chosen, strength in ((coarse, phase.strength), (~coarse, phase.detail_strength)):
+        index = chosen.nonzero()[:, 0]
+        if not len(index):
+            continue
+        edited[index] = sdedit(
+            run.models, images[index], [views.prompts[int(i)] for i in index],
+            views.conditions[index] if phase.control else None, strength=strength, steps=phase.steps,
+            guidance_scale=phase.guidance_scale, generator=run.generator,
+            noise=noise.expand(len(index), -1, -1, -1), negative=run.negative(phase),
+        ).to(images)  # fmt: skip
+    return edited
+
+
+def _refit(run: GuidedRun, phase: EditConfig, targets: list[TargetViews], index: int) -> float:
+    """Fit the avatar to a round's targets; learning rates fall within a round, unless rounds share a reference."""
+    factor = phase.learning_rate_factor
+    begun = index * phase.iterations
+    settings = FitSettings(
+        phase.iterations, phase.views_per_step, run.background, phase.perceptual_weight, phase.alpha_weight,
+        factor, factor * (0.15 if phase.reference == "round" else 1.0), densify_at=_within(phase, begun),
+        loss=phase.loss, perceptual=phase.perceptual, prunes=phase.prune,
+    )  # fmt: skip
+    report = lambda step, steps: run.report((index + 0.5 + 0.5 * step / steps) / phase.rounds)  # noqa: E731
+    return fit(
+        run.optimizer, targets, run.neutral, run.config.gaussians, settings, run.generator, report,
+        gradients=run.gradients, frozen=lambda avatar: _fixed(run, phase, avatar),
+    )  # fmt: skip
+
+
+def _within(phase: EditConfig, begun: int) -> tuple[int, ...]:
+    """The density steps of one round, counted from its first iteration; ``begun`` iterations lie before it."""
+    return tuple(at - begun for at in phase.densify_at if 0 < at - begun <= phase.iterations)
+
+
+def _fixed(run: GuidedRun, phase: EditConfig, avatar: GaussianAvatar) -> Tensor | None:
+    """Mask ``[N]`` of the Gaussians that the phase may not change, None where it may change all."""
+    fixed = ~selected_points(avatar, run.rig, phase.points)
+    return fixed if bool(fixed.any()) else None

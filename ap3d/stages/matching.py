@@ -1,0 +1,164 @@
+"""A phase of interval score matching: crops of random faces and views, each step against the diffusion model."""
+
+import torch
+from torch import Tensor
+
+from ap3d.diffusion.ism import IsmSettings, ism_gradient
+from ap3d.diffusion.perp_neg import view_blend
+from ap3d.diffusion.vocabulary import VIEWS
+from ap3d.errors import NumericalError
+from ap3d.guidance_config import MatchConfig
+from ap3d.motion.expressions import jaw_opening
+from ap3d.raster.splats import rasterize_splats
+from ap3d.rig.protocol import RigParams
+from ap3d.splats.avatar import Group
+from ap3d.splats.fitting import penalties
+from ap3d.splats.frames import triangle_frames
+from ap3d.splats.selection import with_fixed
+from ap3d.stages.guided import GuidedRun
+from ap3d.stages.regions import RegionViews
+
+OPEN_MOUTH = 0.1  # of ARKit's jawOpen; below, the inside of the mouth is hidden and must not learn
+MOST_DROPPED = 0.1  # share of a phase's iterations whose answers may be not finite
+FEW = 5  # dropped steps that are always forgiven
+
+
+def run_matching(run: GuidedRun, phase: MatchConfig) -> None:
+    """Run the phase from ``run.done``.
+
+    Raises:
+        NumericalError: the networks' answers were not finite too often.
+    """
+    run.optimizer.set_factor(phase.learning_rate_factor)
+    for iteration in range(run.done, phase.iterations):
+        _step(run, phase, iteration)
+        done = iteration + 1
+        if done in phase.densify_at:
+            run.control_density(phase)
+            run.optimizer.set_factor(phase.learning_rate_factor)
+        if done % phase.checkpoint_every == 0 and done < phase.iterations:
+            run.save(done)
+        run.report(done / phase.iterations)
+    run.metrics["dropped_steps"] = float(run.dropped)
+
+
+def timestep(phase: MatchConfig, iteration: int) -> int:
+    """The target timestep, falling in a line."""
+    first, last = phase.start_timestep, phase.end_timestep
+    return round(first + (last - first) * iteration / max(phase.iterations - 1, 1))
+
+
+def _step(run: GuidedRun, phase: MatchConfig, iteration: int) -> None:
+    """One optimiser step over one sample of several crops, or over several samples of all crops of a camera."""
+    samples = phase.views_per_step if phase.one_camera else 1
+    fixed = torch.ones(len(run.optimizer.avatar), dtype=torch.bool, device=run.device)
+    whole = True
+    for _ in range(samples):
+        posed = run.draw_face(phase)
+        views = run.draw_views(phase, posed, _names(run, phase))
+        mask = _fixed(run, phase, posed)
+        whole &= _sample(run, phase, views, mask, iteration, 1 / samples)
+        fixed &= mask
+    if not whole:
+        run.optimizer.forget_gradients()
+        run.dropped += 1
+        if run.dropped > max(FEW, MOST_DROPPED * phase.iterations):
+            raise NumericalError(
+                f"{run.dropped} of {iteration + 1} steps gave values that are not finite; "
+                f"'models.dtype' {run.config.models.dtype} may be too narrow for this model, try bfloat16 or float32"
+            )
+        return
+    (penalties(run.optimizer.avatar, run.config.gaussians)).backward()
+    run.optimizer.step(fixed if bool(fixed.any()) else None)
+
+
+def _names(run: GuidedRun, phase: MatchConfig) -> list[str]:
+    """The crops of a sample: all of them for one camera, else some from the pool."""
+    if phase.one_camera:
+        return list(phase.crops)
+    picks = torch.randint(len(phase.crops), (phase.views_per_step,), generator=run.generator)
+    return [phase.crops[int(i)] for i in picks]
+
+
+def _fixed(run: GuidedRun, phase: MatchConfig, posed: RigParams) -> Tensor:
+    """Mask ``[N]`` of what a sample must not change: what the phase may not, and teeth behind closed lips."""
+    fixed = ~run.movable(phase)
+    if jaw_opening(run.rig, posed) < OPEN_MOUTH:
+        fixed |= run.optimizer.avatar.group == Group.TEETH
+    return fixed
+
+
+def _sample(
+    run: GuidedRun, phase: MatchConfig, views: RegionViews, fixed: Tensor, iteration: int, weight: float
+) -> bool:
+    """Add a sample's gradients to the avatar; False, and nothing added, where they are not finite."""
+    avatar = run.optimizer.avatar
+    frames = triangle_frames(views.vertices, run.rig.faces).to(run.device)
+    splats, cameras = with_fixed(avatar, fixed).pose(frames, run.neutral), views.cameras.to(run.device)
+    rendered = rasterize_splats(splats, cameras, sh_degree=avatar.sh_degree)
+    images = rendered.over(run.background)
+    gradient = picture_gradient(run, phase, images.detach(), views, iteration)
+    if not bool(gradient.isfinite().all()):
+        return False
+    # A mean over crops and latent cells, so that neither batch size nor resolution changes the step.
+    scale = phase.gradient_scale * weight / len(images)
+    (images * (scale * gradient)).sum().backward()
+    assert rendered.means2d.grad is not None  # retained by the rasteriser
+    # Densification's threshold is for the gradient of one picture's own mean, whatever its weight in the step.
+    run.gradients.add(rendered.means2d.grad / scale, rendered.radii, views.cameras.width, views.cameras.height)
+    run.metrics["ism_gradient"] = float(gradient.abs().mean())
+    return True
+
+
+def picture_gradient(run: GuidedRun, phase: MatchConfig, images: Tensor, views: RegionViews, iteration: int) -> Tensor:
+    """Gradient ``[B, 3, H, W]`` of each crop's mean over latent cells, in parts that share the networks' memory."""
+    at_once = run.config.models.crops_at_once or len(images)
+    parts = torch.arange(len(images)).split(at_once)
+    return torch.cat([_part_gradient(run, phase, images, views, iteration, part) for part in parts])
+
+
+def _part_gradient(
+    run: GuidedRun, phase: MatchConfig, images: Tensor, views: RegionViews, iteration: int, part: Tensor
+) -> Tensor:
+    models = run.models
+    pictures = images[part].clone().requires_grad_()
+    latents = models.encode_images(pictures)
+    text, against = _texts(run, phase, views, part)
+    repeated = lambda words: models.encode_prompt([words]).expand(len(part), -1, -1)  # noqa: E731
+    gradient = ism_gradient(
+        models, latents.detach(), timestep(phase, iteration), text, repeated(run.negative(phase)), repeated(""),
+        views.conditions[part] if models.controlnets else None, iteration, ism_settings(phase), run.generator,
+        _controlled(views, part), against,
+    )  # fmt: skip
+    height, width = latents.shape[-2:]
+    free = torch.nn.functional.adaptive_avg_pool2d(views.free[part], (height, width)) >= 1
+    gradient = gradient * free.to(gradient)
+    # In float32, and scaled after the autoencoder's backward pass: half precision would round small numbers to zero.
+    (found,) = torch.autograd.grad(latents, pictures, gradient.to(latents))
+    return found.to(images) / gradient[0, 0].numel()
+
+
+def ism_settings(phase: MatchConfig) -> IsmSettings:
+    """The schedule of a phase."""
+    return IsmSettings(
+        phase.guidance_scale, phase.inversion_steps, phase.inversion_stride, phase.first_interval,
+        phase.last_interval, phase.interval_iterations,
+    )  # fmt: skip
+
+
+def _controlled(views: RegionViews, part: Tensor) -> Tensor | None:
+    controlled = views.controlled[part]
+    return None if bool(controlled.all()) else controlled
+
+
+def _texts(
+    run: GuidedRun, phase: MatchConfig, views: RegionViews, part: Tensor
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    """Embeddings ``[B, L, D]`` of the crops' prompts; with Perp-Neg blended by azimuth, and what to guide against."""
+    if not phase.perpendicular:
+        return run.models.encode_prompt([views.prompts[int(i)] for i in part]), None
+    wordings = [run.config.regions.of(views.crops[int(i)].region).wording for i in part]
+    texts = torch.stack([run.models.encode_prompt([run.prompts.of(w, v) for w in wordings]) for v in VIEWS])
+    blends = [view_blend(views.crops[int(i)].azimuth) for i in part]
+    positive, negative = (torch.stack(weights, 1).to(texts) for weights in zip(*blends, strict=True))
+    return (positive[..., None, None] * texts).sum(0), (texts, negative)
