@@ -32,7 +32,7 @@ def test_gradient_is_the_weighted_difference_of_the_two_noise_predictions(timest
     target, source = torch.full((2, 3, 4, 4), 0.7), torch.full((2, 3, 4, 4), 0.2)
     calls: list[tuple[int, float]] = []
 
-    def predict(noisy, at, text, conditions, guidance_scale=1.0, negative_text=None):  # type: ignore[no-untyped-def]
+    def predict(noisy, at, text, conditions, guidance_scale=1.0, **options):  # type: ignore[no-untyped-def]
         calls.append((at, guidance_scale))
         noise = target if guidance_scale != 1.0 else source
         return (noisy - (1 - alphas[at]).sqrt() * noise) / alphas[at].sqrt(), noise
@@ -51,7 +51,7 @@ def test_gradient_is_the_weighted_difference_of_the_two_noise_predictions(timest
 def test_gradient_does_not_depend_on_the_batch_size() -> None:
     alphas = torch.linspace(0.999, 0.01, 1000)
 
-    def predict(noisy, at, text, conditions, guidance_scale=1.0, negative_text=None):  # type: ignore[no-untyped-def]
+    def predict(noisy, at, text, conditions, guidance_scale=1.0, **options):  # type: ignore[no-untyped-def]
         noise = torch.tanh(noisy) * guidance_scale
         return (noisy - (1 - alphas[at]).sqrt() * noise) / alphas[at].sqrt(), noise
 
