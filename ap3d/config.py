@@ -175,8 +175,8 @@ class Config:
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether the models are meant for a GPU: half precision is not for CPUs."""
-        return self.models.dtype != "float32"
+        """Whether the models are meant for a GPU: CPUs compute in float32, and the newer ones in bfloat16."""
+        return self.models.dtype == "float16"
 
     @property
     def config_hash(self) -> str:

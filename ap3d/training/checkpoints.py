@@ -1,6 +1,7 @@
 """Checkpoints and exports that a kill at any moment leaves whole."""
 
 import csv
+import io
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -19,6 +20,26 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     partial.replace(path)
 
 
+def pack_state(state: dict[str, Any]) -> bytes:
+    """A checkpoint as bytes, for a store that is not a local folder."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def unpack_state(data: bytes, name: str) -> dict[str, Any]:
+    """The inverse of :func:`pack_state`; ``name`` is for the message.
+
+    Raises:
+        DataFileError: the bytes are damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch has no common error type here
+        raise DataFileError(f"checkpoint {name} is damaged; delete it to start anew") from error
+    return state
+
+
 def load_state(path: Path) -> dict[str, Any] | None:
     """Read a checkpoint, None where there is none.
 
@@ -27,11 +48,7 @@ def load_state(path: Path) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch has no common error type here
-        raise DataFileError(f"checkpoint {path} is damaged; delete it to start anew") from error
-    return state
+    return unpack_state(path.read_bytes(), str(path))
 
 
 def export_folder(folder: Path, write: Callable[[Path], object]) -> None:

@@ -1,0 +1,80 @@
+"""A ControlNet trained by two workers of Ray Train goes on after everything was killed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+
+from ap3d.checksums import BUILTIN
+
+pytest.importorskip("ray.train")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A small UNet for pictures of 32 pixels; text encoder and autoencoder are the shipped ones."""
+    from ap3d.training.denoiser import DenoiserConfig, build_unet
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("text_encoder", "tokenizer", "vae", "scheduler"):
+        (folder / name).symlink_to(BUILTIN / "diffusion" / name)
+    build_unet(DenoiserConfig(latent_size=8, channels=(16, 16, 32))).save_pretrained(folder / "unet")
+    return folder
+
+
+def write_triples(path: Path) -> None:
+    import io
+
+    def encoded(channels: int) -> bytes:
+        buffer = io.BytesIO()
+        np.save(buffer, np.random.default_rng(0).integers(0, 255, (32, 32, channels), np.uint8))
+        return buffer.getvalue()
+
+    rows = [{"image": encoded(3), "condition": encoded(6), "caption": "a man"} for _ in range(16)]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+@pytest.mark.slow
+def test_two_workers_train_and_go_on_after_a_kill(model: Path, tmp_path: Path) -> None:
+    write_triples(tmp_path / "data.parquet")
+    out, log = tmp_path / "out", tmp_path / "log"
+    command = [
+        sys.executable, "-m", "jobs.train_controlnet", "--data", str(tmp_path / "data.parquet"), "--out", str(out),
+        "--model", str(model), "--condition", str(BUILTIN / "diffusion" / "controlnet" / "condition.json"),
+        "--samples", "240", "--batch", "2", "--workers", "2", "--save-seconds", "0", "--ray-storage",
+        str(tmp_path / "ray"),
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+        until(lambda: (out / "state.pt").exists() or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        children = psutil.Process(process.pid).children(recursive=True)
+        for each in (psutil.Process(process.pid), *children):
+            if each.is_running():
+                each.send_signal(signal.SIGKILL)
+        process.wait()
+        psutil.wait_procs(children, timeout=20)
+    assert not (out / "controlnet").exists()
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert re.search(r"samples 240\b.*bad_rows 0|bad_rows 0.*samples 240", finished.stdout)
+    assert len(load_file(out / "controlnet" / "diffusion_pytorch_model.safetensors")) > 10
+
+
+def until(condition: object, seconds: float = 200) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.2)
