@@ -10,10 +10,11 @@ from ap3d.errors import InputError
 
 MAX_PROMPT = 2000  # characters; text encoders read some 77 tokens, so anything longer is a mistake
 MAX_SEED = 2**63 - 1
+_SPACES = bytes(code if chr(code).isalnum() else 32 for code in range(128)) + bytes(128)
 _FACE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PortraitJob:
     """One portrait to make.
 
@@ -23,6 +24,7 @@ class PortraitJob:
         seed: non-negative; fixes everything random.
         portrait: path of a starting portrait for starts other than `text`.
         abstract_prompt: age and gender noun for region prompts; None derives it from the prompt.
+        priority: jobs of a higher one start first.
     """
 
     face_id: str
@@ -30,6 +32,7 @@ class PortraitJob:
     seed: int = 0
     portrait: str | None = None
     abstract_prompt: str | None = None
+    priority: int = 0
 
 
 def checked_prompt(value: Any) -> str:
@@ -42,13 +45,18 @@ def checked_prompt(value: Any) -> str:
         raise InputError(f"the prompt must be text, not {type(value).__name__}")
     if len(value) > MAX_PROMPT:
         raise InputError(f"the prompt has {len(value):,} characters; the limit is {MAX_PROMPT:,}")
+    text = " ".join(value.split()) if value.isascii() and value.isprintable() else _checked_characters(value)
+    if not text:
+        raise InputError("the prompt is empty")
+    return text
+
+
+def _checked_characters(value: str) -> str:
     if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
         raise InputError("the prompt is not valid UTF-8")
     text = " ".join(value.replace("\ufeff", "").split())
     if any(unicodedata.category(c) == "Cc" for c in text):
         raise InputError("the prompt holds a control character (such as NUL)")
-    if not text:
-        raise InputError("the prompt is empty")
     return text
 
 
@@ -67,8 +75,10 @@ def checked_face_id(value: Any) -> str:
 
 def content_id(prompt: str, *parts: object) -> str:
     """A readable id: the prompt's words and a short hash of everything that makes the portrait."""
-    ascii_text = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9]+", "-", ascii_text)[:40].strip("-") or "portrait"
+    plain = prompt if prompt.isascii() else unicodedata.normalize("NFKD", prompt)
+    words = plain.encode("ascii", "ignore").lower().translate(_SPACES)
+    lead = b"-" if words.startswith(b" ") else b""
+    slug = (lead + b"-".join(words.split()))[:40].strip(b"-").decode() or "portrait"
     digest = hashlib.sha256("\0".join(map(str, (prompt, *parts))).encode("utf-8", "surrogateescape"))
     return f"{slug}-{digest.hexdigest()[:8]}"
 

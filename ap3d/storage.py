@@ -111,6 +111,11 @@ class Store:
     def folders(self, prefix: str) -> Names:
         """Names of the folders directly below a folder, without their path, sorted."""
         with self._translated("list", prefix):
+            if self.is_local:
+                if not os.path.isdir(self.path(prefix)):
+                    return []
+                with os.scandir(self.path(prefix)) as found:
+                    return sorted(entry.name for entry in found if entry.is_dir())
             self._fs.invalidate_cache()
             try:
                 entries = _retried(lambda: self._fs.ls(self.path(prefix), detail=True))

@@ -10,10 +10,12 @@ from importlib import resources
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ap3d.storage import Store
 
 PAGE = "index.html"
+SHOWN = 5000  # rows; a page is for looking, the table for all
 _COLUMNS = (
     "face_id", "config_hash", "prompt", "abstract_prompt", "seed", "preset", "status", "latest", "error_class",
     "error_message", "uri_bundle", "uri_preview", "unknown_words", "metrics", "stages", "wall_s", "finished",
@@ -28,8 +30,10 @@ def write(store: Store, table: pa.Table) -> None:
 
 def page(table: pa.Table, title: str) -> str:
     """The page as text; every value in it is escaped."""
-    rows = [_entry(row) for row in table.select(list(_COLUMNS)).to_pylist()]
-    rows.sort(key=lambda row: row["finished"], reverse=True)
+    newest = pc.sort_indices(table["finished"], sort_keys=[("", "descending")])[:SHOWN]
+    rows = [_entry(row) for row in table.select(list(_COLUMNS)).take(newest).to_pylist()]
+    if len(table) > SHOWN:
+        title = f"{title}: the newest {SHOWN:,} of {len(table):,} rows"
     template = resources.files("cluster").joinpath("gallery.html").read_text(encoding="utf-8")
     return template.replace("@@DATA@@", script_json({"title": title, "rows": rows}))
 

@@ -9,6 +9,7 @@ import io
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,10 @@ PARTS, COMPACT = "manifest/parts", "manifest/compact"
 TABLE = "avatars.parquet"
 SCHEMA_FILE = "manifest/_schema.json"
 ROWS_PER_COMPACT_FILE = 50_000
+ROWS_PER_GROUP = 131_072
+PARTS_TO_MERGE = 500  # a driver merges parts when there are more, so that reading stays a matter of few files
+READERS = 16  # parts of a bucket that are fetched at a time
+_LIGHT = {"stages": "stages.list.element.seconds"}  # where not all columns are asked for
 
 
 def check_schema(store: Store) -> None:
@@ -45,16 +50,26 @@ def check_schema(store: Store) -> None:
         )
 
 
-def read_all(store: Store) -> pa.Table:
+def read_all(store: Store, columns: Sequence[str] | None = None) -> pa.Table:
     """The merged table: one row a (face_id, config_hash), without the column ``latest``.
+
+    Args:
+        store: the dataset's root.
+        columns: read only these (and those that decide which row counts), in no order; None reads all, also newer
+            ones, sorted by key.
 
     Raises:
         DataFileError: a part is damaged.
     """
+    wanted = None if columns is None else [n for n in schema.ROW_SCHEMA.names if n in {*columns, *schema.DECIDING}]
+    empty = schema.conformed(schema.ROW_SCHEMA.empty_table(), wanted)
     tables: list[pa.Table | None] = [None]
-    while any(table is None for table in tables):  # a compaction deleted what was listed: list again
-        tables = [schema.ROW_SCHEMA.empty_table(), *(_read_part(store, name) for name in _part_names(store))]
-    return schema.newest_per_key(pa.concat_tables(tables))
+    with ThreadPoolExecutor(READERS) as pool:
+        side_by_side = map if store.is_local else pool.map
+        while any(table is None for table in tables):  # a compaction deleted what was listed: list again
+            tables = list(side_by_side(lambda name: _read_part(store, name, wanted), _part_names(store)))
+    merged = schema.joined([empty, *(table for table in tables if table is not None)])
+    return schema.newest_per_key(merged, ordered=columns is None)
 
 
 def has_parts(store: Store) -> bool:
@@ -72,20 +87,19 @@ def compact(store: Store) -> tuple[int, int]:
     table = read_all(store)
     if len(before) <= 1 + len(table) // ROWS_PER_COMPACT_FILE:
         return len(before), len(before)
-    after = []
+    after: list[str] = []
     for start in range(0, len(table), ROWS_PER_COMPACT_FILE):
         chunk = table.slice(start, ROWS_PER_COMPACT_FILE)
         after.append(f"{COMPACT}/{start // ROWS_PER_COMPACT_FILE:06d}-{uuid.uuid4().hex[:12]}.parquet")
         store.write_bytes(after[-1], _encode(chunk))
-    for name in before:
-        store.delete(name)
+    store.delete_files(before)
     return len(before), len(after)
 
 
 def write_table(store: Store, epoch: int | None) -> pa.Table:
     """Derive ``avatars.parquet`` from the parts; call it only while holding the lease."""
     parts = _part_names(store)
-    table = schema.with_latest(read_all(store))
+    table = schema.with_flat_metrics(schema.with_latest(read_all(store)))
     facts = {"ap3d_epoch": str(epoch or 0), "ap3d_parts": str(len(parts))}
     store.write_bytes(TABLE, _encode(table.replace_schema_metadata({**(table.schema.metadata or {}), **facts})))
     return table
@@ -133,8 +147,10 @@ class ManifestWriter:
         return time.monotonic() - self._table_written > max(60.0, 20 * self._table_seconds)
 
     def write_table(self) -> pa.Table:
-        """Rewrite ``avatars.parquet`` from all parts."""
+        """Rewrite ``avatars.parquet`` from all parts, merging them first when they have become many."""
         started = time.monotonic()
+        if len(self.store.list(PARTS)) >= PARTS_TO_MERGE:
+            compact(self.store)
         table = write_table(self.store, self.epoch)
         self._table_written = time.monotonic()
         self._table_seconds = self._table_written - started
@@ -145,7 +161,7 @@ def _part_names(store: Store) -> list[str]:
     return [n for folder in (COMPACT, PARTS) for n in store.list(folder) if n.endswith(".parquet")]
 
 
-def _read_part(store: Store, name: str) -> pa.Table | None:
+def _read_part(store: Store, name: str, columns: list[str] | None) -> pa.Table | None:
     """One part; None when a compaction deleted it since the listing.
 
     Raises:
@@ -158,7 +174,9 @@ def _read_part(store: Store, name: str) -> pa.Table | None:
             raise
         return None
     try:
-        return schema.conformed(pq.read_table(io.BytesIO(data)))
+        file = pq.ParquetFile(pa.BufferReader(data))
+        paths = None if columns is None else [_LIGHT.get(name, name) for name in columns]  # absent ones are passed over
+        return schema.conformed(file.read(columns=paths, use_threads=False), columns)
     except (pa.ArrowException, OSError) as error:
         cure = "delete it and run jobs.compact --rebuild"
         raise DataFileError(f"{store.uri(name)} is damaged ({str(error).splitlines()[0]}); {cure}") from error
@@ -166,5 +184,5 @@ def _read_part(store: Store, name: str) -> pa.Table | None:
 
 def _encode(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", row_group_size=ROWS_PER_GROUP)
     return sink.getvalue()

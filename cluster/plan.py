@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,17 +15,20 @@ from ap3d.storage import Store
 from cluster import manifest, records, schema
 from cluster.prompts import PromptSet, Rejected
 
+_IDENTITY = ("prompt", "seed", "portrait")
+COLUMNS = (*_IDENTITY, "uri_bundle", "preset", "wall_s", "stages")
+
 
 @dataclass
 class Plan:
     """What a run will do.
 
     Attributes:
-        todo: jobs to run; failed ones of earlier runs are among them.
+        todo: jobs to run, by priority; failed ones of earlier runs are among them.
         done: ids that are finished already.
         rejected: entries that end as failed rows without a worker.
         recovered: rows of records that no flushed part holds.
-        known: the merged manifest before this run.
+        known: the merged manifest before this run, of the columns ``COLUMNS`` and those that decide.
     """
 
     todo: list[PortraitJob]
@@ -41,48 +45,64 @@ def make_plan(store: Store, prompts: PromptSet, config: Config) -> Plan:
         InputError: an id is taken by another portrait, or the root is of another schema version.
     """
     manifest.check_schema(store)
-    known = manifest.read_all(store)
-    recovered: list[dict[str, Any]] = []
-    wanted = {job.face_id for job in prompts.jobs}
-    if not wanted <= _done_rows(known, config.config_hash).keys():
-        scope = config.config_hash if len(known) else None  # without any part, everything is to be found again
-        recovered = _unknown_rows(known, records.read_records(store, scope))
-        known = schema.newest_per_key(pa.concat_tables([known, schema.table_from_rows(recovered)]))
-    finished = _present(store, config, _done_rows(known, config.config_hash))
-    for job in prompts.jobs:
-        _check_same(job, finished.get(job.face_id))
-    todo = [job for job in prompts.jobs if job.face_id not in finished]
-    done = [job.face_id for job in prompts.jobs if job.face_id in finished]
+    known, config_hash = manifest.read_all(store, COLUMNS), config.config_hash
+    ids = pa.array([job.face_id for job in prompts.jobs], pa.string())
+    recorded = _done(known, config_hash)
+    missing = ids.filter(pc.invert(pc.is_in(ids, recorded["face_id"].combine_chunks())))
+    recovered = _unflushed(store, known, config_hash, missing.to_pylist()) if len(missing) else []
+    if recovered:
+        rows = schema.conformed(schema.table_from_rows(recovered), known.column_names)
+        known = schema.newest_per_key(schema.joined([known, rows]), ordered=False)
+        recorded = _done(known, config_hash)
+    finished = _present(store, recorded)
+    place = pc.index_in(ids, finished["face_id"].combine_chunks())
+    _check_same(prompts.jobs, place, finished)
+    unfinished = place.is_null().to_numpy(zero_copy_only=False)
+    todo = [prompts.jobs[i] for i in np.flatnonzero(unfinished)]
+    todo.sort(key=lambda job: -job.priority)
+    done = [prompts.jobs[i].face_id for i in np.flatnonzero(~unfinished)]
     return Plan(todo, done, prompts.rejected, recovered, known)
 
 
-def _done_rows(table: pa.Table, config_hash: str) -> dict[str, dict[str, Any]]:
+def _done(table: pa.Table, config_hash: str) -> pa.Table:
     mask = pc.and_(pc.equal(table["status"], "done"), pc.equal(table["config_hash"], config_hash))
-    rows = table.filter(mask).select(["face_id", "prompt", "seed", "portrait", "uri_bundle"]).to_pylist()
-    return {row["face_id"]: row for row in rows}
+    return table.select(["face_id", *_IDENTITY, "uri_bundle"]).filter(mask)
 
 
-def _unknown_rows(known: pa.Table, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    columns = (known[name].to_pylist() for name in (*schema.KEY, "status"))
-    have = set(zip(*columns, strict=True))
-    done = {key[:2] for key in have if key[2] == "done"}
-    keys = [(row["face_id"], row["config_hash"]) for row in rows]
-    return [r for k, r in zip(keys, rows, strict=True) if k not in done and (*k, r["status"]) not in have]
+def _unflushed(store: Store, known: pa.Table, config_hash: str, missing: list[str]) -> list[dict[str, Any]]:
+    """Rows of records that no part holds; without any part, everything is to be found again."""
+    if len(known):
+        return records.read_done(store, config_hash, missing)
+    return records.read_records(store)
 
 
-def _present(store: Store, config: Config, rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _present(store: Store, done: pa.Table) -> pa.Table:
     """Only the rows whose bundle was not deleted by hand."""
-    folders = set(store.folders("avatars")) if rows else set()
-    return {k: row for k, row in rows.items() if str(row["uri_bundle"]).rsplit("/", 1)[-1] in folders}
+    if not len(done):
+        return done
+    present = pa.array([f"avatars/{name}" for name in store.folders("avatars")], pa.string())
+    return done.filter(pc.is_in(done["uri_bundle"], present))
 
 
-def _check_same(job: PortraitJob, row: dict[str, Any] | None) -> None:
-    if row is None:
-        return
-    for name in ("prompt", "seed", "portrait"):
-        asked = getattr(job, name)
-        if row[name] != (redacted(asked) if isinstance(asked, str) else asked):
+def _check_same(jobs: list[PortraitJob], place: pa.Array, finished: pa.Table) -> None:
+    """Refuse an id that stands for another portrait than the one that is there.
+
+    Raises:
+        InputError: which one, and in what they differ.
+    """
+    mine = pa.array(np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False)))
+    theirs = place.drop_null()
+    for name in _IDENTITY if len(mine) else ():
+        asked = pa.array([_shown(getattr(job, name)) for job in jobs], finished.schema.field(name).type).take(mine)
+        have = finished[name].combine_chunks().take(theirs)
+        equal = pc.or_(pc.fill_null(pc.equal(asked, have), False), pc.and_(asked.is_null(), have.is_null()))
+        if (wrong := pc.index(equal, False).as_py()) >= 0:
             raise InputError(
-                f"id {job.face_id!r} is already there with {name} {row[name]!r}, now it has {asked!r};"
-                " choose another id or another --out"
+                f"id {jobs[mine[wrong].as_py()].face_id!r} is already there with {name} {have[wrong].as_py()!r}, now it"
+                f" has {asked[wrong].as_py()!r}; choose another id or another --out"
             )
+
+
+def _shown(value: Any) -> Any:
+    """As rows hold it: a portrait's address without a password."""
+    return redacted(value) if isinstance(value, str) and "://" in value else value

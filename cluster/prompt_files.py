@@ -10,7 +10,9 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import fsspec
@@ -19,12 +21,13 @@ from ap3d.errors import InputError
 from ap3d.storage import Store
 
 NETWORKS = "decoder.safetensors"  # lies beside tri-grids and is none
+READERS = 32  # prompts of a bucket that are fetched at a time
 GALLERY_SUFFIX = "_pyramid_trigrid"
-FIELDS = ("face_id", "prompt", "seed", "abstract_prompt", "portrait")
+FIELDS = ("face_id", "prompt", "seed", "abstract_prompt", "portrait", "priority")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Record:
     """One entry of a prompt file before validation.
 
@@ -39,19 +42,21 @@ class Record:
     error: str | None = None
 
 
-def read_records(uri: str) -> list[Record]:
-    """All entries of a prompt file on any fsspec file system; the file's name tells the format.
+def read_records(uri: str) -> Iterator[Record]:
+    """The entries of a prompt file on any fsspec file system, one by one; the file's name tells the format.
 
     Raises:
-        InputError: unknown format, unreadable, empty, or without a prompt column.
+        InputError: unknown format, unreadable, empty, or without a prompt column; at the first entry or, for a CSV
+            that breaks further down, there.
     """
-    suffix = uri.rsplit(".", 1)[-1].lower()
+    suffix = uri.partition("?")[0].rsplit(".", 1)[-1].lower()
     if suffix not in _READERS:
         raise InputError(f"cannot tell the format of prompt file {uri!r}; name it .txt, .csv, .jsonl or .parquet")
-    records = [_resolved(r, uri) for r in _READERS[suffix](_read(uri), uri)]
-    if not records:
+    records = (_resolved(r, uri) for r in _READERS[suffix](_read(uri), uri))
+    first = next(records, None)
+    if first is None:
         raise InputError(f"prompt file {uri!r} holds no prompts")
-    return records
+    return chain([first], records)
 
 
 def read_portrait_folder(uri: str) -> list[Record]:
@@ -62,25 +67,29 @@ def read_portrait_folder(uri: str) -> list[Record]:
         InputError: no such file there.
     """
     store = Store(uri)
-    names = [n for n in store.list("") if "/" not in n]
-    records = [_portrait_record(store, uri, name, names) for name in names if _is_trigrid(name)]
-    if not records:
+    names = {n for n in store.list("") if "/" not in n}
+    found = sorted(filter(_is_trigrid, names))
+    if not found:
         raise InputError(f"no Portrait3D results (*.pth) in {uri!r}")
-    return records
+    with ThreadPoolExecutor(1 if store.is_local else READERS) as pool:
+        return list(pool.map(lambda name: _portrait_record(store, uri, name, names), found))
 
 
 def _is_trigrid(name: str) -> bool:
     return name.endswith(".pth") or (name.endswith(".safetensors") and name != NETWORKS)
 
 
-def _portrait_record(store: Store, uri: str, name: str, names: list[str]) -> Record:
+def _portrait_record(store: Store, uri: str, name: str, names: set[str]) -> Record:
     stem = name.rsplit(".", 1)[0]
     face_id = stem.removesuffix(GALLERY_SUFFIX)
     text_file = f"{stem}.txt" if face_id == stem else f"{face_id}_prompt.txt"
     values = {"face_id": face_id, "portrait": _join(uri, name)}
     if text_file not in names:
         return Record(name, values, f"there is no {text_file} with the prompt beside it")
-    return Record(name, {**values, "prompt": _decode(store.read_bytes(text_file), text_file)})
+    try:
+        return Record(name, {**values, "prompt": _decode(store.read_bytes(text_file), text_file)})
+    except InputError as error:
+        return Record(name, values, str(error))
 
 
 def _read(uri: str) -> bytes:
@@ -97,9 +106,13 @@ def _read(uri: str) -> bytes:
 
 def _decode(data: bytes, uri: str) -> str:
     """UTF-8 text; bytes that are not stay as surrogates so that only their own entry fails."""
+    _refuse_utf16(data, uri)
+    return data.decode("utf-8-sig", errors="surrogateescape")
+
+
+def _refuse_utf16(data: bytes, uri: str) -> None:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"prompt file {uri!r} is UTF-16; save it as UTF-8")
-    return data.decode("utf-8-sig", errors="surrogateescape")
 
 
 def _read_txt(data: bytes, uri: str) -> Iterator[Record]:
@@ -109,18 +122,20 @@ def _read_txt(data: bytes, uri: str) -> Iterator[Record]:
 
 
 def _read_csv(data: bytes, uri: str) -> Iterator[Record]:
-    reader = csv.reader(io.StringIO(_decode(data, uri), newline=""), strict=True)
+    _refuse_utf16(data, uri)
+    lines = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", errors="surrogateescape", newline="")
+    reader = csv.reader(lines, strict=True)
     try:
         header = _columns(next(reader, []), uri)
+        known = [(place, name) for place, name in enumerate(header) if name in FIELDS]
         for row in reader:
-            where = f"line {reader.line_num}"
-            if not row:
-                continue
-            if len(row) > len(header):
-                reason = f"{len(row)} fields under {len(header)} columns; put prompts with commas in quotes"
+            where, width = f"line {reader.line_num}", len(row)
+            if width > len(header):
+                reason = f"{width} fields under {len(header)} columns; put prompts with commas in quotes"
                 yield Record(where, error=reason)
-            else:
-                yield Record(where, _values(dict(zip(header, row, strict=False))))
+            elif row:
+                cells = ((name, row[place]) for place, name in known if place < width)
+                yield Record(where, {"prompt": "", **{name: cell for name, cell in cells if cell.strip()}})
     except csv.Error as error:
         raise InputError(f"prompt file {uri!r}, line {reader.line_num}: {error}") from error
 
@@ -151,8 +166,11 @@ def _read_parquet(data: bytes, uri: str) -> Iterator[Record]:
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"prompt file {uri!r} is not a whole Parquet file: {str(error).splitlines()[0]}") from error
     table = table.rename_columns(_columns(table.column_names, uri))
-    for number, row in enumerate(table.select([n for n in FIELDS if n in table.column_names]).to_pylist(), 1):
-        yield Record(f"row {number}", _values(row))
+    number = 0
+    for batch in table.select([n for n in FIELDS if n in table.column_names]).to_batches(max_chunksize=8192):
+        for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            number += 1
+            yield Record(f"row {number}", _values(dict(zip(batch.schema.names, values, strict=True))))
 
 
 _READERS: Mapping[str, Callable[[bytes, str], Iterator[Record]]] = {
@@ -193,8 +211,7 @@ def _absent(value: Any) -> bool:
 
 def _resolved(record: Record, uri: str) -> Record:
     """The record with a relative portrait path taken from the prompt file's folder."""
-    portrait = record.values.get("portrait")
-    if isinstance(portrait, str):
+    if "portrait" in record.values and isinstance(portrait := record.values["portrait"], str):
         folder = uri.rsplit("/", 1)[0] if "/" in uri else ""
         record.values["portrait"] = _join(folder, portrait.strip())
     return record
