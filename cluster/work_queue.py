@@ -1,4 +1,6 @@
-"""Jobs that wait for a worker: the longest expected first, so that no long one starts when all others are done."""
+"""Jobs that wait for a worker: by priority, then the longest expected first, so that no long one starts when all others
+are done.
+"""
 
 import heapq
 import itertools
@@ -23,7 +25,7 @@ class WorkQueue:
     def __init__(self, jobs: Iterable[PortraitJob], expected: Mapping[str, float], usual: float = 1.0) -> None:
         self._expected, self._usual = expected, usual
         self._numbers = itertools.count()
-        self._ready: list[tuple[float, int, PortraitJob]] = []
+        self._ready: list[tuple[int, float, int, PortraitJob]] = []
         self._later: list[tuple[float, int, PortraitJob]] = []
         for job in jobs:
             self.put(job)
@@ -37,13 +39,13 @@ class WorkQueue:
             heapq.heappush(self._later, (time.monotonic() + delay, next(self._numbers), job))
             return
         seconds = self._expected.get(job.face_id, self._usual)
-        heapq.heappush(self._ready, (-seconds, next(self._numbers), job))
+        heapq.heappush(self._ready, (-job.priority, -seconds, next(self._numbers), job))
 
     def take(self) -> PortraitJob | None:
         """The job to start now; None when there is none."""
         while self._later and self._later[0][0] <= time.monotonic():
             self.put(heapq.heappop(self._later)[2])
-        return heapq.heappop(self._ready)[2] if self._ready else None
+        return heapq.heappop(self._ready)[3] if self._ready else None
 
     def clear(self) -> None:
         """Forget all jobs."""

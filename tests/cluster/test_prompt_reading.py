@@ -9,8 +9,10 @@ import pytest
 
 from ap3d.errors import InputError
 from ap3d.portrait_job import MAX_SEED, PortraitJob
+from ap3d.storage import Store
 from cluster.prompt_files import read_portrait_folder, read_records
 from cluster.prompts import PromptSet, build_jobs
+from cluster.work_queue import WorkQueue
 
 
 def read(path: Path, content: bytes | str, seed: int = 0) -> PromptSet:
@@ -33,6 +35,25 @@ def test_csv_with_quotes_commas_newlines_and_optional_columns(tmp_path: Path) ->
     result = read(tmp_path / "p.csv", "\ufeff" + text)
     assert result.jobs[0] == PortraitJob("anna", 'a "young" woman, smiling', 7, None, "woman")
     assert result.jobs[1].prompt == "plain" and result.jobs[1].seed == 0 and result.jobs[1].abstract_prompt is None
+
+
+def test_jobs_of_a_higher_priority_start_first(tmp_path: Path) -> None:
+    result = read(tmp_path / "p.csv", "prompt,priority\nlast,-1\nplain,\nfirst,5\nwrong,high\n")
+    assert [(job.prompt, job.priority) for job in result.jobs] == [("last", -1), ("plain", 0), ("first", 5)]
+    assert "priority must be a whole number" in result.rejected[0].reason
+    queue = WorkQueue(result.jobs, {result.jobs[0].face_id: 1000.0})
+    assert [queue.take().prompt for _ in range(3)] == ["first", "plain", "last"]
+
+
+def test_a_bucket_of_portraits(s3_server: str) -> None:
+    from tests.s3_server import new_bucket
+
+    root = new_bucket()
+    for name, data in {"a.pth": b"x", "a.txt": b"a man", "a.png": b"", "b.pth": b"x", "deep/c.pth": b"x"}.items():
+        Store(root).write_bytes(f"in/{name}", data)
+    result = build_jobs(read_portrait_folder(f"{root}/in"))
+    assert result.jobs == [PortraitJob("a", "a man", 0, f"{root}/in/a.pth")]
+    assert ["b.txt" in r.reason for r in result.rejected] == [True]
 
 
 def test_jsonl_takes_objects_and_strings(tmp_path: Path) -> None:
