@@ -7,6 +7,7 @@ seemed dead must not go on writing for longer than needed.
 
 import os
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError
 
-from ap3d.errors import InputError, RunError
+from ap3d.errors import Ap3dError, InputError, RunError
 from cluster.executor import Loss, Outcome, Task, load_error, load_note, overdue
 from cluster.worker import Worker, WorkerSpec
 
 PROGRESS_SECONDS = 2.0
 GROW_SECONDS = 10.0
 STOP_GRACE_SECONDS = 5.0  # for a portrait past its time: a worker that stops by itself keeps its models
-MAX_DEATHS_WHILE_LOADING = 3
+MAX_DEATHS_WHILE_LOADING = 3  # on one machine
 MAX_UNFIT_MACHINES = 3  # before any worker was ready
 NODE_WAIT_SECONDS = 8.0
 AUTOSCALED_NODE_WAIT_SECONDS = 1200.0
@@ -58,9 +59,9 @@ def autoscales() -> bool:
 class RayWorker(Worker):
     """A worker that knows its machine."""
 
-    def load(self) -> dict[str, Any]:
-        """As :meth:`Worker.load`, with Ray's id of the machine as ``node``."""
-        return {**super().load(), "node": ray.get_runtime_context().get_node_id()}
+    def node(self) -> str:
+        """Ray's id of the machine."""
+        return str(ray.get_runtime_context().get_node_id())
 
 
 @dataclass
@@ -70,6 +71,7 @@ class _Slot:
     name: str
     actor: Any
     ref: Any  # the answer awaited: that of load() or run(); None when idle
+    node_ref: Any  # answered before load() begins
     node: str = ""
     task: Task | None = None
     submitted: float = 0.0
@@ -105,7 +107,7 @@ class RayExecutor:
         self._unfit: set[str] = set()  # machines where the models cannot be loaded
         self._notes: list[str] = []
         self._made = self._ever_loaded = 0
-        self._deaths_while_loading = 0
+        self._deaths_while_loading: Counter[str] = Counter()  # by machine
         self._draining = False
         self._started = self._polled = self._grown = time.monotonic()
 
@@ -191,7 +193,8 @@ class RayExecutor:
         while len(self._slots) < min(self._workers, self._expected) and not self._draining:
             elsewhere = {"label_selector": {"ray.io/node-id": f"!in({','.join(sorted(self._unfit))})"}}
             actor = self._actor_class.options(**(elsewhere if self._unfit else {})).remote(self._spec)
-            self._slots.append(_Slot(f"worker {self._made}", actor, actor.load.remote()))
+            node, loaded = actor.node.remote(), actor.load.remote()
+            self._slots.append(_Slot(f"worker {self._made}", actor, loaded, node))
             self._made += 1
 
     def _grow(self) -> None:
@@ -241,7 +244,7 @@ class RayExecutor:
         self._drop(slot)
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"[:500]
         if task is None:
-            self._died_while_loading(reason)
+            self._died_while_loading(slot, reason)
             return None
         if slot.overdue:
             return Outcome(task, lost="timeout", reason=slot.overdue)
@@ -256,27 +259,39 @@ class RayExecutor:
         return _machine(slot.node) if sum(self._room(node) > 0 for node in self._machines()) > 1 else slot.name
 
     def _loaded(self, slot: _Slot, answer: dict[str, Any]) -> None:
-        """A machine whose worker cannot load is left out; when none is left, nothing can run."""
-        slot.node, slot.loaded = answer["node"], not answer["error"]
+        slot.node, slot.loaded = ray.get(slot.node_ref), not answer["error"]
         if slot.loaded:
-            self._deaths_while_loading = 0
+            self._deaths_while_loading.clear()
             self._ever_loaded += 1
             self._notes.append(load_note(slot.name, answer))
             return
         self._drop(slot)
-        self._unfit.add(slot.node)
-        error = load_error(answer)
-        left = any(self._room(node) for node in self._machines())
+        self._leave_out(slot.node, load_error(answer))
+
+    def _died_while_loading(self, slot: _Slot, reason: str) -> None:
+        """A worker that dies again and again on a living machine while it loads is like one that cannot load."""
+        try:
+            node = ray.get(slot.node_ref, timeout=0)
+        except RayError:  # it never came to life
+            node = ""
+        if node and node not in {n["NodeID"] for n in self._machines()}:
+            return  # the machine went, or is left out already
+        self._deaths_while_loading[node] += 1
+        error = RunError(f"workers die while they load their models, the last with {reason}")
+        if node and self._deaths_while_loading[node] >= MAX_DEATHS_WHILE_LOADING:
+            self._leave_out(node, error)
+        if self._deaths_while_loading[""] >= MAX_DEATHS_WHILE_LOADING * max(MAX_DEATHS_WHILE_LOADING, self._workers):
+            raise error
+
+    def _leave_out(self, node: str, error: Ap3dError) -> None:
+        """No worker on this machine any more; when none is left, nothing can run."""
+        self._unfit.add(node)
+        left = any(self._room(machine) for machine in self._machines())
         if not left or (not self._ever_loaded and len(self._unfit) >= MAX_UNFIT_MACHINES):
             raise error
-        self._notes.append(f"{_machine(slot.node)} is left out: {error}")
+        self._notes.append(f"{_machine(node)} is left out: {error}")
         for other in [s for s in self._slots if not s.loaded]:
             self._drop(other)  # it may be waiting for a place on that machine; its successor does not
-
-    def _died_while_loading(self, reason: str) -> None:
-        self._deaths_while_loading += 1
-        if self._deaths_while_loading >= max(MAX_DEATHS_WHILE_LOADING, self._workers):
-            raise RunError(f"workers die while they load their models, the last with {reason}")
 
     def _expire(self, slot: _Slot) -> Outcome | None:
         """Ask a task past its time to stop; end its worker when it does not."""

@@ -23,6 +23,16 @@ HEALTH_CHECK = {"failure_threshold": "5", "period_ms": "2000", "timeout_ms": "30
 
 
 FROZEN_SECONDS = 40.0
+# What a raylet waits for from its agents: the files with their ports.
+_AGENT = """
+for argument in "$@"; do
+  case $argument in --node-id=*) node=${argument#*=};; --session-dir=*) session=${argument#*=};; esac
+done
+for name in metrics_agent_port metrics_export_port dashboard_agent_listen_port runtime_env_agent_port; do
+  file=$session/${name}_$node; echo 1 > $file.$$; mv $file.$$ $file
+done
+exec sleep infinity
+"""
 
 
 class SimulatedCluster:
@@ -42,10 +52,9 @@ class SimulatedCluster:
             "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment,
             **{f"RAY_health_check_{name}": value for name, value in HEALTH_CHECK.items()},
         }  # fmt: skip
-        import ray._private.utils
+        _replace_agents()
         from ray.cluster_utils import Cluster
 
-        ray._private.utils.get_dashboard_dependency_error = lambda: ImportError()  # agents without a dashboard: lighter
         head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 80 * 2**20}
         self._cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
         for _ in range(nodes):
@@ -97,6 +106,20 @@ class SimulatedCluster:
                 if process.pid != os.getpid() and process.environ().get("RAY_TMPDIR") == self.folder:
                     process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _replace_agents() -> None:
+    """Two Python processes of each node serve dashboards and runtime environments, which nothing here uses; they
+    take longer to start than all the rest, so shell processes stand in for them."""
+    from ray._private import ray_constants, services
+
+    build = services._build_python_executable_command_memory_profileable
+    agents = (ray_constants.PROCESS_TYPE_DASHBOARD_AGENT, ray_constants.PROCESS_TYPE_RUNTIME_ENV_AGENT)
+
+    def command(component: str, *more: Any, **options: Any) -> list[str]:
+        return ["/bin/sh", "-c", _AGENT, "agent"] if component in agents else build(component, *more, **options)
+
+    services._build_python_executable_command_memory_profileable = command
 
 
 @contextlib.contextmanager
