@@ -137,7 +137,7 @@ class PublishConfig:
 class SmallerConfig:
     """The form in which a stage is run again that ran out of memory."""
 
-    views_per_step: int = 1  # of `initialise`, `whole` and `refine`, at most
+    views_per_step: int = 1  # of every stage that has such a field, at most
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,7 @@ class Config:
 
     def smaller_form(self) -> "Config":
         """The same portrait from less memory."""
-        most = self.smaller.views_per_step
-        sections = {name: getattr(self, name) for name in ("initialise", "eyes", "whole", "refine")}
-        fewer = {k: dataclasses.replace(v, views_per_step=min(v.views_per_step, most)) for k, v in sections.items()}
-        return dataclasses.replace(self, **fewer)
+        return typing.cast(Config, _fewer_views(self, self.smaller.views_per_step))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, ready for JSON or YAML."""
@@ -247,6 +244,18 @@ PRESETS: dict[str, Config] = {
         publish=PublishConfig(size=800, turntable_frames=240),
     ),
 }  # fmt: skip
+
+
+def _fewer_views(section: Any, most: int) -> Any:
+    """A configuration, or a part of one, whose optimiser steps take no more views than that."""
+    changes: dict[str, Any] = {}
+    for item in dataclasses.fields(section):
+        value = getattr(section, item.name)
+        if item.name == "views_per_step":
+            changes[item.name] = min(value, most)
+        elif dataclasses.is_dataclass(value):
+            changes[item.name] = _fewer_views(value, most)
+    return dataclasses.replace(section, **changes)
 
 
 def load_config(

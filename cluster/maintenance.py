@@ -2,12 +2,13 @@
 
 from ap3d.errors import InputError
 from ap3d.storage import Store
-from cluster import gallery, manifest, records
+from cluster import gallery, manifest, orphans, records
 from cluster.lease import Lease
 
 
 def compact(root: str, *, rebuild: bool = False, takeover: bool = False) -> str:
-    """Merge the parts under the lease, after adding rows from records when asked or when no part is there.
+    """Merge the parts under the lease, after adding rows from records when asked or when no part is there, and remove
+    what lost workers left.
 
     Returns:
         One line that says what was done.
@@ -29,8 +30,10 @@ def compact(root: str, *, rebuild: bool = False, takeover: bool = False) -> str:
         writer.flush()
         before, after = manifest.compact(store)
         table = writer.write_table()
+        swept = orphans.sweep(store, table)
         gallery.write(store, table)
     finally:
         lease.release()
     found = f"{len(rows)} records read, " if rebuild else ""
-    return f"{found}{before} files became {after}, {len(table)} rows"
+    removed = f", {swept} files of lost workers removed" if swept else ""
+    return f"{found}{before} files became {after}, {len(table)} rows{removed}"

@@ -1,6 +1,7 @@
 """A simulated cluster of several Ray nodes on this machine, and a thread that does it harm."""
 
 import contextlib
+import functools
 import os
 import random
 import secrets
@@ -52,7 +53,7 @@ class SimulatedCluster:
             "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment,
             **{f"RAY_health_check_{name}": value for name, value in HEALTH_CHECK.items()},
         }  # fmt: skip
-        _replace_agents()
+        _lighten_nodes()
         from ray.cluster_utils import Cluster
 
         head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 80 * 2**20}
@@ -108,7 +109,7 @@ class SimulatedCluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _replace_agents() -> None:
+def _lighten_nodes() -> None:
     """Two Python processes of each node serve dashboards and runtime environments, which nothing here uses; they
     take longer to start than all the rest, so shell processes stand in for them."""
     from ray._private import ray_constants, services
@@ -120,6 +121,8 @@ def _replace_agents() -> None:
         return ["/bin/sh", "-c", _AGENT, "agent"] if component in agents else build(component, *more, **options)
 
     services._build_python_executable_command_memory_profileable = command
+    # As machines would, nodes get their own share of a busy processor: the kernel divides it among sessions.
+    services.ConsolePopen = functools.partial(services.ConsolePopen, start_new_session=True)
 
 
 @contextlib.contextmanager
@@ -129,7 +132,7 @@ def driver_process(address: str, arguments: list[str], log: Path) -> Iterator[su
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.cluster.chaos_driver", *arguments],
-            cwd=ROOT, env=environment, stdout=output, stderr=output,
+            cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
         yield process
