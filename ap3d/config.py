@@ -46,6 +46,8 @@ class ModelsConfig:
     channels_last: bool = False  # memory format of the networks
     attention: str = "auto"  # torch's choice, or one kernel: flash, efficient, math
     compile: str = "none"  # torch.compile: "default", or "cuda-graphs" (mode reduce-overhead)
+    embed_once: bool = True  # the ControlNets' condition embedding once a crop, not once an evaluation
+    ahead: int = 2  # samples of ISM whose faces, cameras and conditions a thread makes ahead; 0: none
     crops_at_once: int = 0  # crops that pass the networks together in ISM; 0: all of a step
 
 
@@ -327,9 +329,10 @@ CHOICES = {
 PHASES = ("eyes", "mouth.match", "mouth.edit", "whole", "refine")
 _PHASE_CHOICES = {
     "faces": FACES, "reference": ("start", "round"), "loss": ("l1", "l2"), "perceptual": ("ssim", "lpips"),
+    "objective": ("ism", "sds"),
 }  # fmt: skip
 _MAY_BE_ZERO = {
-    "iterations", "rounds", "inversion_steps", "end_timestep", "hair_count", "clothes_count", "crops_at_once",
+    "iterations", "rounds", "inversion_steps", "end_timestep", "hair_count", "clothes_count", "crops_at_once", "ahead",
     "fit_iterations", "mesh_steps",
 }  # fmt: skip
 _SHARES = {

@@ -109,6 +109,7 @@ class MatchConfig(PhaseConfig):
     """Interval score matching.
 
     Attributes:
+        objective: ``ism``, or ``sds`` (score distillation sampling) to compare with.
         iterations: optimiser steps; 0 skips the phase.
         views_per_step: crops of one face, or with ``one_camera`` accumulated samples of a face and a camera each.
         start_timestep, end_timestep: the target timestep falls between them in a line.
@@ -121,6 +122,7 @@ class MatchConfig(PhaseConfig):
         checkpoint_every: iterations.
     """
 
+    objective: str = "ism"
     iterations: int = 60
     views_per_step: int = 4
     start_timestep: int = 600

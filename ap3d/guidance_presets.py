@@ -94,7 +94,7 @@ DRAFT_MOUTH = MouthConfig(
     replace(PAPER_MOUTH.match, iterations=60),
     replace(PAPER_MOUTH.edit, rounds=1, views=24, expressions=24, reference="round", iterations=150),
 )
-DRAFT_WHOLE = replace(PAPER_WHOLE, iterations=150, guidance_scale=7.5, densify_at=(50, 100))
+DRAFT_WHOLE = replace(PAPER_WHOLE, iterations=140, guidance_scale=7.5, densify_at=(50, 100))
 DRAFT_REFINE = replace(
     PAPER_REFINE, rounds=2, views=24, expressions=24, reference="round", iterations=300, views_per_step=4
 )

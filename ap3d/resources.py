@@ -42,6 +42,7 @@ class Resources:
         models = GuidanceModels.load(
             config.models.diffusion, controlnet=config.models.controlnet, device=device, dtype=dtype
         )
+        models.embed_once = config.models.embed_once
         prior = _load_prior(config.models.shape_prior)
         fingerprints = {"rig": rig.sha256, "diffusion": models.fingerprint, "dtype": config.models.dtype}
         if prior is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ap3d.diffusion.models import GuidanceModels
+from ap3d.diffusion.models import Conditions, GuidanceModels
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def ism_gradient(
     text: Tensor,
     negative_text: Tensor,
     empty_text: Tensor,
-    conditions: Tensor | None,
+    conditions: Conditions,
     iteration: int,
     settings: IsmSettings,
     generator: torch.Generator,
@@ -80,7 +80,7 @@ def ism_gradient(
         controlled: ``[B]`` bool, which crops the ControlNets see; all where None.
         against: texts and weights of Perp-Neg guidance, as in :meth:`GuidanceModels.predict`.
     """
-    latents = latents.to(models.device)
+    latents, conditions = latents.to(models.device), models.embed_conditions(conditions)
     alphas = models.alphas_cumprod
     path = inversion_timesteps(timestep, iteration, settings)
     noise = torch.randn(latents.shape, generator=generator).to(latents)
@@ -93,7 +93,37 @@ def ism_gradient(
         noisy, timestep, text, conditions, guidance_scale=settings.guidance_scale, negative_text=negative_text,
         controlled=controlled, against=against,
     )  # fmt: skip
-    a = alphas[timestep]
-    # The weight grows without bound towards the zero-SNR end of a rescaled schedule.
-    weight = ((1 - a) / a.clamp(min=1e-8)).sqrt().clamp(max=10.0)
-    return weight * (target_noise - source_noise)
+    return _weight(alphas[timestep]) * (target_noise - source_noise)
+
+
+@torch.no_grad()
+def sds_gradient(
+    models: GuidanceModels,
+    latents: Tensor,
+    timestep: int,
+    text: Tensor,
+    negative_text: Tensor,
+    conditions: Conditions,
+    guidance_scale: float,
+    generator: torch.Generator,
+    controlled: Tensor | None = None,
+    against: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Gradient of score distillation sampling (DreamFusion, arXiv 2209.14988, equation 3), to compare with.
+
+    The weight is that of :func:`ism_gradient`, so that the two differ in what the guided prediction is held against
+    alone: here fresh noise. Arguments are as there.
+    """
+    latents = latents.to(models.device)
+    a = models.alphas_cumprod[timestep]
+    noise = torch.randn(latents.shape, generator=generator).to(latents)
+    _, predicted = models.predict(
+        a.sqrt() * latents + (1 - a).sqrt() * noise, timestep, text, conditions, guidance_scale=guidance_scale,
+        negative_text=negative_text, controlled=controlled, against=against,
+    )  # fmt: skip
+    return _weight(a) * (predicted - noise)
+
+
+def _weight(alpha: Tensor) -> Tensor:
+    """From a difference of noises to one of pictures; unbounded towards the zero-SNR end of a rescaled schedule."""
+    return ((1 - alpha) / alpha.clamp(min=1e-8)).sqrt().clamp(max=10.0)

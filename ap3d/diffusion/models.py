@@ -27,6 +27,7 @@ class GuidanceModels:
         condition_spec: what the first ControlNet's condition image shows.
         image_size: pixels of a square picture.
         meter: counts what the networks do.
+        embed_once: whether :meth:`embed_conditions` embeds.
         latent_shape: ``(C, h, w)``.
         vocabulary: the words that the text encoder was trained on, or None for an open vocabulary.
     """
@@ -43,7 +44,10 @@ class GuidanceModels:
         self.device, self.dtype = parameter.device, parameter.dtype
         self.alphas_cumprod = scheduler.alphas_cumprod.to(self.device)
         self.prediction_type: str = scheduler.config.prediction_type
-        self.meter = CostMeter()
+        self.codec_dtype = next(codec.vae.parameters()).dtype
+        self.meter, self.embed_once = CostMeter(), True
+        for network in controlnets:
+            _accept_embedded(network)
         self._texts: dict[str, Tensor] = {}
 
     @staticmethod
@@ -76,7 +80,9 @@ class GuidanceModels:
         except (OSError, ValueError, TypeError) as error:
             raise DataFileError(f"{folder / 'tokenizer'} is not a CLIP tokenizer") from error
         vae_folder = folder / "vae"
-        vae = load_component(_vae_class(vae_folder), vae_folder, device, dtype)
+        # Eight bits of mantissa are too few for colours, and on CPUs the autoencoder is not where the time goes.
+        codec_dtype = torch.float32 if dtype == torch.bfloat16 and torch.device(device).type == "cpu" else dtype
+        vae = load_component(_vae_class(vae_folder), vae_folder, device, codec_dtype)
         prompt_file = folder / "prompts.json"
         controlnets = [load_component(ControlNetModel, f, device, dtype) for f in control_folders]
         models = GuidanceModels(
@@ -85,7 +91,7 @@ class GuidanceModels:
             controlnets,
             load_component(CLIPTextModel, folder / "text_encoder", device, dtype),
             tokenizer,
-            LatentCodec(vae, LinearDecoder.load(vae_folder, device, dtype)),
+            LatentCodec(vae, LinearDecoder.load(vae_folder, device, codec_dtype)),
             scheduler,
             _condition_spec(control_folders, controlnets),
             read_json(prompt_file) if prompt_file.exists() else {},
@@ -185,14 +191,33 @@ class GuidanceModels:
 
     def encode_images(self, pictures: Tensor) -> Tensor:
         """Pictures ``[B, 3, H, W]`` in 0..1 to scaled latents; differentiable."""
-        latents: Tensor = self.meter.call("autoencoder", self.codec.encode, pictures.to(self.device, self.dtype))
+        latents: Tensor = self.meter.call("autoencoder", self.codec.encode, pictures.to(self.device, self.codec_dtype))
         return latents
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents to pictures ``[B, 3, H, W]`` float32 in 0..1."""
-        pictures: Tensor = self.meter.call("autoencoder", self.codec.decode, latents.to(self.dtype))
+        pictures: Tensor = self.meter.call("autoencoder", self.codec.decode, latents.to(self.codec_dtype))
         return pictures.float()
+
+    @torch.no_grad()
+    def embed_conditions(self, conditions: Conditions) -> Conditions:
+        """Conditions in the form that the ControlNets make of them first, for use in several :meth:`predict` calls.
+
+        The embedding depends on neither latent nor timestep, so it need not be made anew for every evaluation.
+
+        Args:
+            conditions: as in :meth:`predict`.
+        """
+        if not self.embed_once:
+            return conditions
+        out = []
+        for network, condition in zip(self.controlnets, _listed(conditions), strict=False):
+            image = condition.to(self.device, self.dtype)
+            if _embeds(network) and image.shape[1] == network.config.conditioning_channels:
+                image = self.meter.call("embedding", network.controlnet_cond_embedding, image)
+            out.append(image)
+        return out or None
 
     def predict(
         self, latents: Tensor, timesteps: int | Tensor, text: Tensor, conditions: Conditions = None, *,
@@ -205,7 +230,8 @@ class GuidanceModels:
             latents: ``[B, C, h, w]``, scaled and noisy.
             timesteps: training timesteps, one or ``[B]``.
             text: ``[B, L, D]`` from :meth:`encode_prompt`.
-            conditions: ``[B, channels, H, W]`` in 0..1, one for each ControlNet, or None to run without.
+            conditions: ``[B, channels, H, W]`` in 0..1, one for each ControlNet, or None to run without; also what
+                :meth:`embed_conditions` made of them.
             guidance_scale: 1 leaves out the second branch; else both branches share one batch.
             negative_text: ``[B, L, D]`` of the second branch; the empty prompt where None.
             control_scale: strength of the ControlNets.
@@ -275,6 +301,24 @@ def _spread(values: Tensor, index: Tensor, count: int) -> Tensor:
     if len(index) == count:
         return values
     return values.new_zeros(count, *values.shape[1:]).index_copy(0, index.to(values.device), values)
+
+
+def _embeds(network: Any) -> bool:
+    """Whether an embedded condition can be told from an image by its channels, and is used as it comes."""
+    config = network.config
+    return bool(
+        config.controlnet_conditioning_channel_order == "rgb"
+        and config.block_out_channels[0] != config.conditioning_channels
+    )
+
+
+def _accept_embedded(network: Any) -> None:
+    """Let a ControlNet take an embedded condition in place of the image."""
+    if not _embeds(network):
+        return
+    embedding, channels = network.controlnet_cond_embedding, network.config.conditioning_channels
+    plain = type(embedding).forward.__get__(embedding)
+    embedding.forward = lambda image: plain(image) if image.shape[1] == channels else image
 
 
 def _listed(conditions: Conditions) -> list[Tensor]:

@@ -90,10 +90,9 @@ def _denoise_chunk(
     models: GuidanceModels, x: Tensor, text: Tensor, negative: Tensor, condition: Tensor | None,
     timesteps: list[int], guidance_scale: float,
 ) -> Tensor:  # fmt: skip
+    embedded = models.embed_conditions(condition)
     for current, following in zip(timesteps, [*timesteps[1:], -1], strict=True):
-        clean, noise = models.predict(
-            x, current, text, condition, guidance_scale=guidance_scale, negative_text=negative
-        )
+        clean, noise = models.predict(x, current, text, embedded, guidance_scale=guidance_scale, negative_text=negative)
         a = models.alphas_cumprod[following] if following >= 0 else torch.ones((), device=models.device)
         x = a.sqrt() * clean + (1 - a).sqrt() * noise
     return models.decode_latents(x)

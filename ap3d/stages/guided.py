@@ -18,7 +18,7 @@ from ap3d.splats.floaters import attached_mask
 from ap3d.splats.frames import triangle_frames
 from ap3d.splats.optimizer import AvatarOptimizer
 from ap3d.splats.selection import selected_points
-from ap3d.stages.base import STARTS, StageContext, StageResult
+from ap3d.stages.base import STARTS, StageContext, StageResult, seeded_generator
 from ap3d.stages.initialise import background_colour, read_avatar, read_params
 from ap3d.stages.regions import Crop, RegionPrompts, RegionViews, draw_crops, region_views
 from ap3d.tensor_files import pack_tensors
@@ -71,8 +71,8 @@ class GuidedStage:
 
 GUIDED_STAGES = (
     GuidedStage("eyes", 1, "initialise", ("eyes",)),
-    GuidedStage("mouth", 1, "eyes", ("mouth.match", "mouth.edit")),
-    GuidedStage("whole", 3, "mouth", ("whole",)),
+    GuidedStage("mouth", 2, "eyes", ("mouth.match", "mouth.edit")),
+    GuidedStage("whole", 4, "mouth", ("whole",)),
     GuidedStage("refine", 4, "whole", ("refine",), tidies=True),
 )
 
@@ -138,16 +138,23 @@ class GuidedRun:
         before = sum(self.units[: self.phase])
         self.context.report(before + round(share * self.units[self.phase]), max(sum(self.units), 1))
 
-    def draw_face(self, phase: PhaseConfig) -> RigParams:
-        """A posed head of the phase's kind."""
-        return self.bank.draw(self.params, phase.faces, self.generator, head=phase.head_moves)
+    def sample_generator(self, number: int) -> torch.Generator:
+        """The random stream of one sample of this phase."""
+        return seeded_generator(self.context.job, f"{self.context.stage}:{self.phase}:{number}")
 
-    def draw_views(self, phase: PhaseConfig, params: RigParams, names: tuple[str, ...] | list[str]) -> RegionViews:
+    def draw_face(self, phase: PhaseConfig, generator: torch.Generator | None = None) -> RigParams:
+        """A posed head of the phase's kind; the stage's own generator draws where none is given."""
+        return self.bank.draw(self.params, phase.faces, generator or self.generator, head=phase.head_moves)
+
+    def draw_views(
+        self, phase: PhaseConfig, params: RigParams, names: tuple[str, ...] | list[str],
+        generator: torch.Generator | None = None,
+    ) -> RegionViews:  # fmt: skip
         """Crops of a head; with ``one_camera`` a camera is drawn until it sees one of them."""
         elevations = self.config.camera.elevation_range
         crops: list[Crop] = []
         while not crops:
-            crops = draw_crops(self.config.regions, phase, elevations, names, self.generator)
+            crops = draw_crops(self.config.regions, phase, elevations, names, generator or self.generator)
         return region_views(self.resources, self.config, phase, params, self.prompts, crops)
 
     def negative(self, phase: PhaseConfig) -> str:

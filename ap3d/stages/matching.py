@@ -1,9 +1,11 @@
 """A phase of interval score matching: crops of random faces and views, each step against the diffusion model."""
 
+import itertools
+
 import torch
 from torch import Tensor
 
-from ap3d.diffusion.ism import IsmSettings, ism_gradient
+from ap3d.diffusion.ism import IsmSettings, ism_gradient, sds_gradient
 from ap3d.diffusion.perp_neg import view_blend
 from ap3d.diffusion.vocabulary import VIEWS
 from ap3d.errors import NumericalError
@@ -15,6 +17,7 @@ from ap3d.splats.avatar import Group
 from ap3d.splats.fitting import penalties
 from ap3d.splats.frames import triangle_frames
 from ap3d.splats.selection import with_fixed
+from ap3d.stages.ahead import made_ahead
 from ap3d.stages.guided import GuidedRun
 from ap3d.stages.regions import RegionViews
 
@@ -30,8 +33,11 @@ def run_matching(run: GuidedRun, phase: MatchConfig) -> None:
         NumericalError: the networks' answers were not finite too often.
     """
     run.optimizer.set_factor(phase.learning_rate_factor)
+    samples = phase.views_per_step if phase.one_camera else 1
+    numbers = range(run.done * samples, phase.iterations * samples)
+    drawn = made_ahead(lambda number: _drawn(run, phase, number), numbers, run.config.models.ahead)
     for iteration in range(run.done, phase.iterations):
-        _step(run, phase, iteration)
+        _step(run, phase, iteration, list(itertools.islice(drawn, samples)))
         done = iteration + 1
         if done in phase.densify_at:
             run.control_density(phase)
@@ -48,16 +54,13 @@ def timestep(phase: MatchConfig, iteration: int) -> int:
     return round(first + (last - first) * iteration / max(phase.iterations - 1, 1))
 
 
-def _step(run: GuidedRun, phase: MatchConfig, iteration: int) -> None:
+def _step(run: GuidedRun, phase: MatchConfig, iteration: int, drawn: list[RegionViews]) -> None:
     """One optimiser step over one sample of several crops, or over several samples of all crops of a camera."""
-    samples = phase.views_per_step if phase.one_camera else 1
     fixed = torch.ones(len(run.optimizer.avatar), dtype=torch.bool, device=run.device)
     whole = True
-    for _ in range(samples):
-        posed = run.draw_face(phase)
-        views = run.draw_views(phase, posed, _names(run, phase))
-        mask = _fixed(run, phase, posed)
-        whole &= _sample(run, phase, views, mask, iteration, 1 / samples)
+    for views in drawn:
+        mask = _fixed(run, phase, views.params)
+        whole &= _sample(run, phase, views, mask, iteration, 1 / len(drawn))
         fixed &= mask
     if not whole:
         run.optimizer.forget_gradients()
@@ -72,11 +75,18 @@ def _step(run: GuidedRun, phase: MatchConfig, iteration: int) -> None:
     run.optimizer.step(fixed if bool(fixed.any()) else None)
 
 
-def _names(run: GuidedRun, phase: MatchConfig) -> list[str]:
+def _drawn(run: GuidedRun, phase: MatchConfig, number: int) -> RegionViews:
+    """Face, cameras and conditions of a sample; its number alone decides, so it may be made at any time."""
+    generator = run.sample_generator(number)
+    posed = run.draw_face(phase, generator)
+    return run.draw_views(phase, posed, crop_names(phase, generator), generator)
+
+
+def crop_names(phase: MatchConfig, generator: torch.Generator) -> list[str]:
     """The crops of a sample: all of them for one camera, else some from the pool."""
     if phase.one_camera:
         return list(phase.crops)
-    picks = torch.randint(len(phase.crops), (phase.views_per_step,), generator=run.generator)
+    picks = torch.randint(len(phase.crops), (phase.views_per_step,), generator=generator)
     return [phase.crops[int(i)] for i in picks]
 
 
@@ -125,11 +135,18 @@ def _part_gradient(
     latents = models.encode_images(pictures)
     text, against = _texts(run, phase, views, part)
     repeated = lambda words: models.encode_prompt([words]).expand(len(part), -1, -1)  # noqa: E731
-    gradient = ism_gradient(
-        models, latents.detach(), timestep(phase, iteration), text, repeated(run.negative(phase)), repeated(""),
-        views.conditions[part] if models.controlnets else None, iteration, ism_settings(phase), run.generator,
-        _controlled(views, part), against,
-    )  # fmt: skip
+    step, negative = timestep(phase, iteration), repeated(run.negative(phase))
+    conditions = views.conditions[part] if models.controlnets else None
+    if phase.objective == "sds":
+        gradient = sds_gradient(
+            models, latents.detach(), step, text, negative, conditions, phase.guidance_scale, run.generator,
+            _controlled(views, part), against,
+        )  # fmt: skip
+    else:
+        gradient = ism_gradient(
+            models, latents.detach(), step, text, negative, repeated(""), conditions, iteration, ism_settings(phase),
+            run.generator, _controlled(views, part), against,
+        )  # fmt: skip
     height, width = latents.shape[-2:]
     free = torch.nn.functional.adaptive_avg_pool2d(views.free[part], (height, width)) >= 1
     gradient = gradient * free.to(gradient)

@@ -15,6 +15,7 @@ from ap3d.cli import main
 from ap3d.config import load_config
 from ap3d.pipeline import Generator, PortraitJob, ProgressEvent
 from ap3d.splats.bundle import load_bundle
+from ap3d.stages.counting import counted_evaluations
 from ap3d.storage import Store
 from ap3d.workspace import Locations, Workspace
 from cluster import schema
@@ -46,6 +47,10 @@ def test_rows_and_bundles_say_what_every_phase_cost(made: tuple[Path, dict], cap
     assert phases["portrait"]["controlnet_evaluations"] == phases["portrait"]["unet_evaluations"]
     assert phases["publish"]["unet_evaluations"] == phases["initialise"]["flops"] == 0
     assert row["unet_evaluations"] == sum(stage["unet_evaluations"] for stage in row["stages"])
+    counted = counted_evaluations(config)
+    assert {n: (c.unet, c.controlnet) for n, c in counted.items()} == {
+        n: (phases[n]["unet_evaluations"], phases[n]["controlnet_evaluations"]) for n in counted
+    }
     assert row["flops"] > 0.9e9 * row["unet_evaluations"] and 0 < row["utilisation"] < 1
     assert row["peak_memory_mb"] == max(stage["peak_memory_mb"] for stage in row["stages"])
     again = schema.table_from_rows([schema.row_from_report(row)]).to_pylist()[0]
