@@ -1,6 +1,6 @@
 """What each part of guidance is worth: python benchmarks/ablation.py --prompts 4 --out runs/ablation [--docs]
 
-Makes the same prompts with every variant (whole; without ControlNet, eyes and mouth, refinement; score distillation
+Makes the same prompts with every variant (everything; without ControlNet, eyes and mouth, refinement; score distillation
 instead of interval score matching; each saving on or off), measures them with the metrics of `jobs.evaluate`, and
 writes `table.md` and `sheet.jpg` into the folder; --docs puts both into docs/. Stages that two variants share are made
 once; avatars and measurements that are there already are kept, so that the same command goes on after a kill and adds
@@ -43,14 +43,14 @@ Overrides = dict[str, Any]
 
 
 def variants(preset: str) -> dict[str, Overrides]:
-    """Overrides of a preset by the name of a variant."""
+    """Overrides of a preset by the name of a variant, without those that change nothing of it."""
     base = load_config(preset)
     redrawn: Overrides = {}
     for name, phase in (("eyes", base.eyes), ("mouth.edit", base.mouth.edit), ("refine", base.refine)):
         redrawn[f"{name}.rounds"] = 4 * phase.rounds
         redrawn[f"{name}.iterations"] = max(1, phase.iterations // 4)
-    return {
-        "whole": {},
+    named: dict[str, Overrides] = {
+        "everything": {},
         "without ControlNet": dict(_NO_CONTROL),
         "without eyes and mouth": {"eyes.rounds": 0, "mouth.match.iterations": 0, "mouth.edit.rounds": 0},
         "without refinement": {"refine.rounds": 0},
@@ -61,6 +61,7 @@ def variants(preset: str) -> dict[str, Overrides]:
         "bfloat16": {"models.dtype": "bfloat16"},
         "one crop at a time": {"models.crops_at_once": 1, "models.embed_once": False, "models.ahead": 0},
     }
+    return {name: changes for name, changes in named.items() if not changes or load_config(preset, changes) != base}
 
 
 def make(jobs: Sequence[PortraitJob], name: str, config: Config, store: Store) -> dict[str, dict[str, Any]]:

@@ -3,9 +3,12 @@
 Milliseconds a crop of the UNet with its ControlNet, by threads, number type, memory format and batch, with the error
 that the number type adds; then the steps that an avatar is made of: encoding, decoding, one gradient of interval score
 matching, one sampled picture, and what a whole avatar of a preset spends in the network. Shortest of several runs.
+Last, for every preset: evaluations of an avatar, operations, seconds in UNet and ControlNet and utilisation. Smoke and
+built-in are timed with the model at hand; draft and paper are counted, for networks of Stable Diffusion 1.5's sizes.
 """
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -23,12 +26,15 @@ import torch
 from torch import Tensor
 
 from ap3d.config import load_config
+from ap3d.diffusion.cost import Cost, counted, peak_flops
 from ap3d.diffusion.ism import IsmSettings, ism_gradient
 from ap3d.diffusion.models import GuidanceModels
-from ap3d.diffusion.sampling import sample_images
+from ap3d.diffusion.sampling import CHUNK, sample_images
+from ap3d.stages.counting import counted_evaluations
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BATCHES = (1, 4, 8, 16)
+UTILISATION = 0.4  # of a card, in phases of guidance
 PROMPT = "front view, an old man with short gray hair and a beard"
 Row = dict[str, object]
 
@@ -116,6 +122,68 @@ def step_rows(models: GuidanceModels, preset: str, repeats: int, device: str) ->
     return rows
 
 
+def cost_rows(models: GuidanceModels, repeats: int, device: str, card: float) -> list[Row]:
+    """Rows of the third table.
+
+    Args:
+        models: what smoke and built-in are timed with.
+        repeats: of every timing.
+        device: where they are.
+        card: operations a second, of which the presets that are only counted are taken to reach ``UTILISATION``.
+    """
+    x, text, conditions = inputs(models, CHUNK)
+    timed = []
+    for condition in (None, conditions):
+        call = lambda c=condition: models.predict(x, 500, text, c)  # noqa: E731
+        call()
+        before = models.meter.total.flops
+        call()
+        timed.append(((models.meter.total.flops - before) / CHUNK, best(call, repeats, device) / 1e3 / CHUNK))
+    peak = peak_flops(device, models.dtype, torch.get_num_threads())
+    rows: list[Row] = []
+    for preset in ("smoke", "builtin", "draft", "paper"):
+        spent = sum(counted_evaluations(load_config(preset)).values(), Cost())
+        plain = spent.unet - spent.controlnet
+        row: Row = {"case": f"preset {preset}", "unet": spent.unet, "controlnet": spent.controlnet}
+        if preset in ("smoke", "builtin"):
+            flops, seconds = (plain * a + spent.controlnet * b for a, b in zip(*timed, strict=True))
+            row |= {"flops": flops, "seconds": seconds, "utilisation": flops / seconds / peak}
+        else:
+            unet, controlnet = stable_diffusion_flops()
+            flops = spent.unet * unet + spent.controlnet * controlnet
+            row |= {"flops": flops, "seconds": flops / (UTILISATION * card), "utilisation": None}
+        rows.append(row)
+    return rows
+
+
+@functools.cache
+def stable_diffusion_flops() -> tuple[int, int]:
+    """Operations of one picture of 512 pixels in UNet and ControlNet of Stable Diffusion 1.5; nothing is computed."""
+    from diffusers.models.controlnets.controlnet import ControlNetModel
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    sizes = {"cross_attention_dim": 768, "attention_head_dim": 8}
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=64, **sizes)
+        controlnet = ControlNetModel(conditioning_channels=4, **sizes)
+        x, text, image = torch.empty(1, 4, 64, 64), torch.empty(1, 77, 768), torch.empty(1, 4, 512, 512)
+        step = torch.zeros(1)
+    with torch.no_grad():
+        return counted(unet, x, step, text)[1], counted(controlnet, x, step, text, image)[1]
+
+
+def print_costs(rows: list[Row], card: float) -> None:
+    """The third table."""
+    for row in rows:
+        used = (
+            f"utilisation {row['utilisation']:.2f}" if row["utilisation"] else f"at {UTILISATION:.0%} of {card:.2g}/s"
+        )
+        print(
+            f"{row['case']:16} {row['unet']:8} UNet {row['controlnet']:8} ControlNet {row['flops'] / 1e12:12.3f} TFLOP "
+            f"{row['seconds']:8.1f} s, {used}"
+        )
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -125,21 +193,28 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", default="1,2", help="thread counts of torch (default: %(default)s)")
     parser.add_argument("--dtypes", default="float32,bfloat16", help="default: %(default)s")
+    parser.add_argument("--peak", type=float, default=800.0, help="TFLOP/s for draft and paper (default: %(default)s)")
+    parser.add_argument("--costs", action="store_true", help="the last table alone")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args(arguments)
     repeats = 1 if options.quick else 5
     threads = [1] if options.quick else [int(n) for n in options.threads.split(",")]
     dtypes = options.dtypes.split(",")
-    rows = network_rows(options.model, options.device, dtypes, threads, repeats)
-    for row in rows:
-        print(f"{row['case']:48} {row['ms_a_crop']:8.2f} ms a crop, error {row['error']:.1e}")
-    steps = step_rows(
-        GuidanceModels.load(options.model, device=options.device), options.preset, repeats, options.device
-    )
-    for row in steps:
-        print(f"{row['case']:55} {row['ms']:10.1f} ms")
+    models = GuidanceModels.load(options.model, device=options.device)
+    rows: list[Row] = []
+    if not options.costs:
+        rows = network_rows(options.model, options.device, dtypes, threads, repeats)
+        for row in rows:
+            print(f"{row['case']:48} {row['ms_a_crop']:8.2f} ms a crop, error {row['error']:.1e}")
+        steps = step_rows(models, options.preset, repeats, options.device)
+        for row in steps:
+            print(f"{row['case']:55} {row['ms']:10.1f} ms")
+        rows += steps
+    torch.set_num_threads(1)
+    costs = cost_rows(models, repeats, options.device, 1e12 * options.peak)
+    print_costs(costs, 1e12 * options.peak)
     if options.json:
-        Path(options.json).write_text(json.dumps(rows + steps, indent=1) + "\n")
+        Path(options.json).write_text(json.dumps(rows + costs, indent=1) + "\n")
 
 
 if __name__ == "__main__":
