@@ -1,10 +1,10 @@
 """What each part of guidance is worth: python benchmarks/ablation.py --prompts 4 --out runs/ablation [--docs]
 
-Makes the same prompts with every variant (everything; without ControlNet, eyes and mouth, refinement; score distillation
-instead of interval score matching; each saving on or off), measures them with the metrics of `jobs.evaluate`, and
-writes `table.md` and `sheet.jpg` into the folder; --docs puts both into docs/. Stages that two variants share are made
-once; avatars and measurements that are there already are kept, so that the same command goes on after a kill and adds
-prompts or variants later.
+Makes the same prompts with each variant (everything; without ControlNet, eyes and mouth, refinement; score
+distillation instead of interval score matching; each saving on or off), measures them with the metrics of
+`jobs.evaluate`, and writes `table.md` and `sheet.jpg` into the folder; --docs puts both into docs/. Stages that two
+variants share are made once; avatars and measurements that are there already are kept, so that the same command goes
+on after a kill and adds prompts or variants later.
 """
 
 import argparse
