@@ -7,16 +7,20 @@ from torch import Tensor
 
 from ap3d.config import Config
 from ap3d.perception import load_segmenter
+from ap3d.perception.mesh_topology import IBUG
 from ap3d.perception.protocol import Part, Segmenter
 from ap3d.pictures import contact_sheet, png_bytes
 from ap3d.portrait.protocol import Mesh, PortraitViews
 from ap3d.portrait.surface.assets import asset_meshes, label_colours, mesh_ply
 from ap3d.portrait.surface.cleaning import face_areas
+from ap3d.portrait.surface.head_views import head_views
 from ap3d.portrait.surface.pictures import shaded
 from ap3d.portrait.surface.voting import face_votes, split_labels
 from ap3d.stages.base import StageContext, StageResult
 from ap3d.stages.mesh import PICTURED, read_views
 from ap3d.tensor_files import pack_tensors
+
+WHOLE_WEIGHT = 0.1  # of a vote from a whole view beside one from a crop of the head
 
 
 class AssetsStage:
@@ -42,13 +46,10 @@ class AssetsStage:
         stored = context.read_tensors("mesh", "mesh.safetensors")
         mesh, colours = Mesh(stored["vertices"], stored["faces"]), stored["colours"]
         segmenter = load_segmenter(context.config.perception.segmenter, context.resources.device)
-        sets = [read_views(context, name) for name in ("full", "face")]
-        votes = torch.zeros(len(mesh.faces), 0)
-        for views in sets:
-            found = face_votes(mesh, views.cameras, view_labels(views, segmenter))
-            votes = found if not votes.numel() else votes + found
-        labels = split_labels(mesh, votes)
-        full, middle = sets[0], len(sets[0].alpha) // 3
+        full = read_views(context, "full")
+        landmarks = context.read_tensors("portrait", "landmarks.safetensors")["points"][list(IBUG)]
+        labels = mesh_labels(mesh, full, landmarks, segmenter)
+        middle = len(full.alpha) // 3
         cameras = full.cameras[list(range(middle, middle + PICTURED))]
         parts = asset_meshes(mesh, colours, labels)
         outputs = {
@@ -59,6 +60,23 @@ class AssetsStage:
         metrics = {f"{name}_area": float(areas[labels == part].sum() / areas.sum())
                    for name, part in (("hair", Part.HAIR), ("clothes", Part.CLOTHES))}  # fmt: skip
         return StageResult(outputs, metrics, {"assets": sorted(parts)})
+
+
+def mesh_labels(mesh: Mesh, views: PortraitViews, landmarks: Tensor, segmenter: Segmenter) -> Tensor:
+    """``Part`` of each triangle ``[F]``: crops of the head, the size at which parsers know heads, decide; whole views
+    speak for what those do not show.
+
+    Args:
+        mesh: world units, wound outward.
+        views: all round the portrait.
+        landmarks: ``[70, 3]`` in world units, which say where the head is; NaN: unknown.
+        segmenter: for views without labels of their own.
+    """
+    votes = face_votes(mesh, views.cameras, view_labels(views, segmenter))
+    if views.labels is None and bool(landmarks.isfinite().all()):
+        head = head_views(views, landmarks)
+        votes = WHOLE_WEIGHT * votes + face_votes(mesh, head.cameras, view_labels(head, segmenter))
+    return split_labels(mesh, votes)
 
 
 def view_labels(views: PortraitViews, segmenter: Segmenter) -> Tensor:

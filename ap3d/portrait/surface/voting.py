@@ -1,6 +1,6 @@
 """What each triangle of a portrait's mesh shows, by the votes of labelled views.
 
-A triangle that no view sees takes the label of the nearest one, over the mesh, that was seen.
+A triangle that no view sees takes the label of the nearest one that was seen, over the mesh or through a thin sheet.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ap3d.cameras import Cameras
@@ -21,6 +22,8 @@ from ap3d.raster.mesh import rasterize_mesh
 # What meshes are split into; every other part of a head is skin.
 SPLIT = (Part.SKIN, Part.HAIR, Part.CLOTHES, Part.BEARD, Part.ACCESSORY)
 
+SHEET = 0.02  # world units: two sides nearer than this are of one stuff
+
 
 @dataclass(frozen=True)
 class Voting:
@@ -32,6 +35,7 @@ class Voting:
         coupling: weight of all neighbours together beside the triangle's own votes.
         island: share of the mesh's area below which a patch of one label joins its surroundings.
         satellite: share of its label's largest patch below which a patch joins its surroundings.
+        large_satellite: the same for hair and clothes, which come in few large pieces.
     """
 
     squareness: float = 1.0
@@ -39,6 +43,7 @@ class Voting:
     coupling: float = 1.0
     island: float = 0.0012
     satellite: float = 0.02
+    large_satellite: float = 0.15
 
 
 @torch.no_grad()
@@ -99,12 +104,16 @@ class FaceGraph:
         pairs: ``[P, 2]`` neighbours.
         lengths: ``[P]`` of the edges between them.
         distances: ``[P]`` between their centres.
+        backs: ``[Q, 2]`` triangles on the two sides of a thin sheet, such as a lock of hair.
+        gaps: ``[Q]`` between their centres.
         count: number of triangles.
     """
 
     pairs: Tensor
     lengths: Tensor
     distances: Tensor
+    backs: Tensor
+    gaps: Tensor
     count: int
 
     @staticmethod
@@ -114,7 +123,8 @@ class FaceGraph:
         ends = mesh.vertices[unique_edges(mesh.faces)[0][edge]]
         centres = mesh.vertices[mesh.faces].mean(1)
         distances = (centres[pairs[:, 0]] - centres[pairs[:, 1]]).norm(dim=1)
-        return FaceGraph(pairs, (ends[:, 0] - ends[:, 1]).norm(dim=1), distances, len(mesh.faces))
+        backs, gaps = _sheet_sides(mesh, centres)
+        return FaceGraph(pairs, (ends[:, 0] - ends[:, 1]).norm(dim=1), distances, backs, gaps, len(mesh.faces))
 
     def smoothed(self, votes: Tensor, rounds: int, coupling: float) -> Tensor:
         """Labels ``[F]`` after rounds in which each triangle listens to its neighbours as well as to its votes."""
@@ -132,14 +142,17 @@ class FaceGraph:
         return share.argmax(1)
 
     def spread(self, label: Tensor, known: Tensor) -> Tensor:
-        """Labels ``[F]`` where ``known [F]``; elsewhere that of the nearest known triangle along the mesh.
+        """Labels ``[F]`` where ``known [F]``; elsewhere that of the nearest known triangle along the mesh or through
+        a thin sheet.
 
         Pieces of the mesh without a known triangle get the most common label.
         """
         if bool(known.all()):
             return label
-        weights = self.distances.double().clamp_min(1e-9).numpy()
-        graph = sparse.coo_matrix((weights, tuple(self.pairs.T.numpy())), (self.count, self.count)).tocsr()
+        weights = torch.cat([self.distances, self.gaps]).double().clamp_min(1e-9).numpy()
+        joined = torch.cat([self.pairs, self.backs]).sort(1).values.numpy()
+        first = np.unique(joined, axis=0, return_index=True)[1]
+        graph = sparse.csr_matrix((weights[first], tuple(joined[first].T)), (self.count, self.count))
         starts = torch.nonzero(known)[:, 0].numpy()
         distance, _, source = dijkstra(graph, False, starts, min_only=True, return_predecessors=True)
         reached = torch.from_numpy(np.isfinite(distance))
@@ -156,5 +169,24 @@ class FaceGraph:
         area = torch.zeros(count).index_add_(0, patch, areas)
         kind = torch.zeros(count, dtype=torch.long).index_copy_(0, patch, label)
         largest = torch.zeros(len(SPLIT)).scatter_reduce(0, kind, area, "amax")
-        small = (area < settings.island * areas.sum()) | (area < settings.satellite * largest[kind])
+        share = torch.full((len(SPLIT),), settings.satellite)
+        share[[SPLIT.index(Part.HAIR), SPLIT.index(Part.CLOTHES)]] = settings.large_satellite
+        small = (area < settings.island * areas.sum()) | (area < share[kind] * largest[kind])
         return small[patch]
+
+
+def _sheet_sides(mesh: Mesh, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs of triangles back to back at most ``SHEET`` apart, and their distances."""
+    a, b, c = mesh.vertices[mesh.faces].unbind(1)
+    normals = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=1)
+    behind = centres - 0.5 * SHEET * normals
+    distance, near = cKDTree(centres.numpy()).query(behind.numpy(), k=8, distance_upper_bound=SHEET)
+    found = np.isfinite(distance)
+    index = torch.from_numpy(np.where(found, near, 0))
+    opposite = (normals[index] * normals[:, None]).sum(2) < -0.5
+    offset = centres[index] - centres[:, None]
+    through = -(offset * normals[:, None]).sum(2)
+    gap = offset.norm(dim=2)
+    good = opposite & torch.from_numpy(found) & (through > 0) & (gap < SHEET)
+    rows, columns = torch.nonzero(good, as_tuple=True)
+    return torch.stack([rows, index[rows, columns]], 1), gap[rows, columns]

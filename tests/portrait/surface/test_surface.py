@@ -15,9 +15,10 @@ from ap3d.portrait.surface.assets import asset_meshes, mesh_ply
 from ap3d.portrait.surface.cleaning import clean, decimate, face_areas, face_neighbours
 from ap3d.portrait.surface.colours import filled, vertex_colours
 from ap3d.portrait.surface.fitting import Level, NormalTargets, SurfaceFit, fit_surface, world_normals
+from ap3d.portrait.surface.head_views import head_views
 from ap3d.portrait.surface.pictures import camera_normals
 from ap3d.portrait.surface.preconditioner import SmoothVertices
-from ap3d.portrait.surface.voting import face_votes, split_labels
+from ap3d.portrait.surface.voting import SPLIT, face_votes, split_labels
 from ap3d.raster.mesh import interpolate, rasterize_mesh
 
 CENTRE = torch.tensor([0.05, 0.2, 0.0])
@@ -133,6 +134,31 @@ def test_an_unseen_part_is_not_clothes_but_what_is_next_to_it() -> None:
     shape, seen = ball(), cameras((60,))
     labels = torch.where(views_of(shape, seen).alpha[:, 0] > 0, int(Part.HAIR), 0)
     assert bool((split_labels(shape, face_votes(shape, seen, labels)) == Part.HAIR).all())
+
+
+def test_head_views_are_cut_from_the_views() -> None:
+    shape, seen = ball(), cameras((90,))
+    landmarks = CENTRE + torch.tensor([0.0, 0.05, 0.3]).expand(70, 3).clone()
+    landmarks[8] -= torch.tensor([0.0, 0.2, 0.0])
+    crops = head_views(views_of(shape, seen), landmarks, SIZE)
+    wanted = views_of(shape, crops.cameras)
+    assert crops.labels is not None and wanted.labels is not None
+    assert float((crops.alpha - wanted.alpha).abs().mean()) < 0.03
+    assert float((crops.labels != wanted.labels).float().mean()) < 0.05
+    assert float(crops.alpha.mean()) > float(views_of(shape, seen).alpha.mean())
+
+
+def test_the_two_sides_of_a_thin_sheet_are_of_one_stuff() -> None:
+    slab = trimesh.creation.box((0.6, 0.6, 0.008)).subdivide_to_size(0.05)
+    mesh = Mesh(torch.tensor(slab.vertices).float(), torch.tensor(slab.faces).long())
+    centres = mesh.vertices[mesh.faces].mean(1)
+    front, upper = centres[:, 2] > 0.003, centres[:, 1] > 0
+    votes = torch.zeros(len(mesh.faces), len(SPLIT))
+    votes[front & upper, SPLIT.index(Part.HAIR)] = 1
+    votes[front & ~upper, SPLIT.index(Part.SKIN)] = 1
+    labels, inside = split_labels(mesh, votes), centres.abs().amax(1) < 0.25
+    clear = inside & ((centres[:, 1]).abs() > 0.06)
+    assert bool(((labels == Part.HAIR) == upper)[clear].all())
 
 
 def test_assets_open_in_another_program_and_may_lack_hair() -> None:
