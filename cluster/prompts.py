@@ -4,6 +4,7 @@ Ids come from content, never from the position in a file, so that a file may be 
 """
 
 import gc
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,11 +94,13 @@ class _Builder:
         seed = checked_seed(values["seed"]) if "seed" in values else self.seed
         priority = _checked_priority(values["priority"]) if "priority" in values else 0
         if "face_id" in values:
-            return PortraitJob(checked_face_id(values["face_id"]), prompt, seed, portrait, abstract, priority)
+            return PortraitJob(
+                checked_face_id(values["face_id"]), prompt, seed, _absolute(portrait), abstract, priority
+            )
         if "seed" not in values:
             seed = self._own_seed(record, (prompt, portrait, abstract))
         face_id = content_id(prompt, seed, portrait or "", abstract or "")
-        return PortraitJob(face_id, prompt, seed, portrait, abstract, priority)
+        return PortraitJob(face_id, prompt, seed, _absolute(portrait), abstract, priority)
 
     def _own_seed(self, record: Record, key: tuple[str, str | None, str | None]) -> int:
         """The run's seed; for the k-th repetition of a prompt, k more."""
@@ -140,6 +143,11 @@ def _checked_priority(value: Any) -> int:
     if not exact or abs(priority) > MAX_PRIORITY:
         raise InputError(f"priority must be a whole number from {-MAX_PRIORITY} to {MAX_PRIORITY}, got {value!r}")
     return priority
+
+
+def _absolute(portrait: str | None) -> str | None:
+    """The path as workers in other folders can open it."""
+    return portrait if portrait is None or "://" in portrait else os.path.abspath(portrait)
 
 
 def _clash(first: tuple[PortraitJob, str], second: tuple[PortraitJob, str]) -> str:

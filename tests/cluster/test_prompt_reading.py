@@ -94,6 +94,14 @@ def test_a_portrait_path_is_relative_to_the_prompt_file(tmp_path: Path) -> None:
     assert jobs[1].portrait == "s3://bucket/1.pth"
 
 
+def test_workers_get_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "000.pth").write_bytes(b"x")
+    (tmp_path / "in" / "000.txt").write_text("a man\n")
+    monkeypatch.chdir(tmp_path)
+    assert build_jobs(read_portrait_folder("in")).jobs[0].portrait == f"{tmp_path}/in/000.pth"
+
+
 def test_portrait_folder(tmp_path: Path) -> None:
     (tmp_path / "000.pth").write_bytes(b"x")
     (tmp_path / "000.txt").write_text("a man\n")
