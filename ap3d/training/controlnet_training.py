@@ -31,7 +31,7 @@ from ap3d.training.denoising import (
     smoothed,
     update_average,
 )
-from ap3d.training.triples import Triples
+from ap3d.training.pool_triples import TripleSource, open_triples
 
 STATE, FOLDER = "state.pt", "controlnet"
 MAXIMUM_DROPPED = 20  # steps without finite gradients, after which the training stops
@@ -91,7 +91,7 @@ class ControlNetTrainer:
     """
 
     def __init__(
-        self, config: ControlNetConfig, data: Triples, models: GuidanceModels, spec: ConditionSpec,
+        self, config: ControlNetConfig, data: TripleSource, models: GuidanceModels, spec: ConditionSpec,
         start: Any | None = None, place: Place = Place(),
     ) -> None:  # fmt: skip
         torch.manual_seed(config.seed)  # new layers' starting values
@@ -247,7 +247,7 @@ class ControlNetOptions:
     """A training from its data to its exported weights.
 
     Attributes:
-        data: folder or URI of the shards.
+        data: folder or URI of the shards, or the folder of a pool of portraits.
         out: folder or URI of checkpoint and result.
         model: text-to-image model whose UNet the ControlNet is for, as in :meth:`GuidanceModels.load`.
         condition: ``condition.json`` of the conditions; that of the model's ControlNet where None.
@@ -287,7 +287,7 @@ def train_controlnet(
     models = GuidanceModels.load(options.model, device=device)
     spec = ConditionSpec.read(Path(options.condition)) if options.condition else models.condition_spec
     start = _start(options.start, spec) if options.start else None
-    data = Triples(options.data, models.image_size, spec.channels, options.bad_share)
+    data = open_triples(options.data, models.image_size, spec.channels, options.bad_share)
     store = Store(options.out)
     trainer = ControlNetTrainer(options.config, data, models, spec, start, place)
     resumed = trainer.resume(store)

@@ -30,7 +30,7 @@ def stand_in(tmp_path: Path, *prompts: str, **options: Any) -> list[str]:
     return ["stand_in_command", json.dumps(values)]
 
 
-@pytest.mark.parametrize("name", ["generate", "status", "gallery", "compact", "evaluate"])
+@pytest.mark.parametrize("name", ["generate", "status", "gallery", "compact", "evaluate", "train_controlnet"])
 def test_help_is_quick_and_imports_nothing_heavy(name: str) -> None:
     started = time.perf_counter()
     result = run(f"jobs.{name}", "--help")
@@ -168,3 +168,9 @@ def test_unusable_models_are_refused_before_anything_is_written(tmp_path: Path, 
     result = run("jobs.generate", *given)
     assert result.returncode == 2 and message in result.stderr and len(result.stderr.strip().splitlines()) == 1
     assert not out.exists()
+
+
+def test_training_data_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    result = run("jobs.train_controlnet", "--data", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert result.returncode == 2 and len(result.stderr.strip().splitlines()) == 1
+    assert "no *.parquet or *.tar" in result.stderr and not (tmp_path / "out").exists()

@@ -27,6 +27,7 @@ from ap3d.training.controlnet_training import (
     train_controlnet,
 )
 from ap3d.training.denoiser import DenoiserConfig, build_unet
+from ap3d.training.pool_triples import open_triples
 from ap3d.training.triples import Triples
 
 SIZE, CHANNELS = 32, ConditionSpec().channels
@@ -215,3 +216,14 @@ def test_a_wrong_start_is_refused(model: Path, data: Path, tmp_path: Path) -> No
     )  # fmt: skip
     with pytest.raises(InputError, match="condition channels"):
         train_controlnet(options, lambda row: None)
+
+
+def test_the_pool_of_the_built_in_training_serves_too(pool) -> None:  # type: ignore[no-untyped-def]
+    source = open_triples(str(pool.folder), pool.size, CHANNELS, 0.1)
+    assert len(source) == len(pool) and sorted(source.order(0, 1)) == list(range(len(pool)))
+    pictures, conditions, captions = source.batch([5, 3])
+    assert pictures.shape == (2, 3, pool.size, pool.size) and conditions.shape[1] == CHANNELS
+    assert np.allclose(pictures[0].permute(1, 2, 0) * 255, pool.images[5], atol=0.01)
+    assert captions == source.batch([5, 3])[2] and captions[0] != captions[1]
+    with pytest.raises(InputError, match="the model needs 64"):
+        open_triples(str(pool.folder), 64, CHANNELS, 0.1)
