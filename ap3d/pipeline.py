@@ -208,6 +208,9 @@ class _Run:
         if self.should_stop is not None and self.should_stop():
             raise StopRequested
 
+    def _bytes_of(self, stage: str) -> int:
+        return sum(int(output["bytes"]) for output in self.records[stage]["outputs"].values())
+
     def _row(self, status: str, error: Exception | None) -> dict[str, Any]:
         job, config, notes = self.job, self.owner.config, {}
         metrics: dict[str, float] = {}
@@ -240,6 +243,8 @@ class _Run:
             "stages": self.stage_rows,
             **summed_columns(self.stage_rows, self._peak_flops()),
             "metrics": metrics,
+            "bytes_bundle": self._bytes_of("publish") if status == "done" else None,
+            "bytes_checkpoint": max((r.get("checkpoint_bytes", 0) for r in self.records.values()), default=0),
         }
 
 

@@ -51,6 +51,7 @@ class Workspace:
         self.locations = locations
         self.attempt = attempt
         self._others: list[str] | None = None
+        self._checkpoint_bytes: dict[str, int] = {}
 
     def _record_in(self, work: str, stage: str) -> dict[str, Any] | None:
         """The record of a finished stage, or None; an unreadable one counts as absent."""
@@ -117,6 +118,7 @@ class Workspace:
             "attempt": self.attempt,
             "folder": folder,
             "outputs": {name: describe(data) for name, data in outputs.items()},
+            "checkpoint_bytes": self._checkpoint_bytes.get(stage, 0),
             "finished": time.time(),
         }
         self.store.write_json(f"{self.locations.work}/{stage}.json", record)
@@ -125,6 +127,7 @@ class Workspace:
 
     def save_checkpoint(self, stage: str, fingerprint: str, data: bytes) -> None:
         """Keep the state of a running stage; each save replaces the last one."""
+        self._checkpoint_bytes[stage] = max(len(data), self._checkpoint_bytes.get(stage, 0))
         self.store.write_bytes(self._checkpoint(stage, fingerprint), data)
 
     def load_checkpoint(self, stage: str, fingerprint: str) -> bytes | None:

@@ -17,6 +17,7 @@ from cluster.executor import Executor, Outcome, Task
 from cluster.lease import Lease
 from cluster.manifest import ManifestWriter, has_parts
 from cluster.plan import Plan
+from cluster.portrait_log import log_name, read_tail
 from cluster.progress import Progress, Reporter, error_line
 from cluster.prompts import Rejected
 from cluster.retry import Losses, RetryPolicy, Tries, failure_kind
@@ -248,8 +249,15 @@ class Driver:
                 "error_class": _LOSS_CLASSES[outcome.lost],
                 "error_message": outcome.reason,
                 "finished": now(),
+                **self._log_of(outcome.task.job),
             }
         return self._complete(outcome.task.job, {"attempt": outcome.task.attempt, **report})
+
+    def _log_of(self, job: PortraitJob) -> dict[str, str]:
+        """What a lost worker wrote last, where the storage has it."""
+        name = log_name(job.face_id, self.config.config_hash)
+        tail = read_tail(self.store, name)
+        return {"uri_log": name, "log_tail": tail} if tail else {}
 
     def _rejected_row(self, rejected: Rejected) -> dict[str, Any]:
         report = {"status": "failed", "error_class": "InputError", "error_message": rejected.reason, "finished": now()}

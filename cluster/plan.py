@@ -80,7 +80,8 @@ def _present(store: Store, done: pa.Table) -> pa.Table:
     """Only the rows whose bundle was not deleted by hand."""
     if not len(done):
         return done
-    present = pa.array([f"avatars/{name}" for name in store.folders("avatars")], pa.string())
+    names = pa.array(store.folders("avatars"), pa.string())
+    present = pc.binary_join_element_wise("avatars", names, "/")
     return done.filter(pc.is_in(done["uri_bundle"], present))
 
 

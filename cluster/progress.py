@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -140,19 +139,46 @@ class LiveReporter:
         self._live.stop()
 
     def _render(self) -> RenderableType:
-        progress = self._progress
-        ended = progress.already_done + progress.done + progress.failed
-        table = Table(box=None, pad_edge=False, header_style="bold dim")
-        for column in ("worker", "portrait", "stage", "step"):
-            table.add_column(column)
-        for name, worker in islice(progress.running.items(), SHOWN_WORKERS):
-            step = f"{worker.get('step', 0)}/{worker['steps']}" if worker.get("steps") else ""
-            table.add_row(name, escape(str(worker.get("face_id") or "")), str(worker.get("stage", "")), step)
-        errors = [Text(line, style="red", overflow="ellipsis", no_wrap=True) for line in progress.errors]
-        head = Table.grid(padding=(0, 2))
-        bar = ProgressBar(total=max(progress.total, 1), completed=ended, width=24)
-        head.add_row(bar, Text(summary_line(progress), overflow="ellipsis", no_wrap=True))
-        return Group(head, table, *errors)
+        running = self._progress.running
+        parts = [_head(self._progress), _workers(running, self._console.width)]
+        if len(running) > SHOWN_WORKERS:
+            parts.append(Text(f"and {len(running) - SHOWN_WORKERS} more workers", style="dim"))
+        if self._progress.errors:
+            parts.append(Text("last failures", style="bold dim"))
+        parts += [Text(line, style="red", overflow="ellipsis", no_wrap=True) for line in self._progress.errors]
+        return Group(*parts)
+
+
+def _head(progress: Progress) -> RenderableType:
+    """The bar with its share and the time left, and the counts below."""
+    ended, total = progress.already_done + progress.done + progress.failed, max(progress.total, 1)
+    left = progress.remaining_seconds
+    head = Table.grid(padding=(0, 2))
+    text = f"{ended}/{progress.total} ({100 * ended // total} %)"
+    text += f" · about {duration(left)} left" if left is not None else ""
+    head.add_row(ProgressBar(total=total, completed=ended, width=24), Text(text, style="bold"))
+    return Group(head, Text(summary_line(progress, with_left=False), overflow="ellipsis", no_wrap=True), Text(""))
+
+
+def _workers(running: Mapping[str, dict[str, Any]], width: int) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, 2, 0, 0))
+    table.add_column("worker", no_wrap=True, min_width=9)
+    table.add_column("portrait", no_wrap=True, overflow="ellipsis", max_width=max(12, width - 64))
+    table.add_column("stage", no_wrap=True, min_width=10)
+    table.add_column("", min_width=10, max_width=10)
+    table.add_column("step", justify="right", no_wrap=True, min_width=7)
+    table.add_column("in it", justify="right", no_wrap=True, min_width=6)
+    for name, worker in islice(running.items(), SHOWN_WORKERS):
+        step, steps, seconds = worker.get("step", 0), worker.get("steps"), worker.get("stage_s")
+        table.add_row(
+            name,
+            Text(str(worker.get("face_id") or "")),
+            Text(str(worker.get("stage", ""))),
+            ProgressBar(total=steps, completed=step, width=10) if steps else "",
+            f"{step}/{steps}" if steps else "",
+            duration(seconds) if seconds else "",
+        )
+    return table
 
 
 def make_reporter(progress: Progress, console: Console) -> Reporter:
@@ -160,8 +186,8 @@ def make_reporter(progress: Progress, console: Console) -> Reporter:
     return LiveReporter(progress, console) if console.is_terminal else LineReporter(progress, console)
 
 
-def summary_line(progress: Progress) -> str:
-    """Counts, pace and the time left in one line."""
+def summary_line(progress: Progress, with_left: bool = True) -> str:
+    """Counts, pace and, if wanted, the time left in one line."""
     left = progress.remaining_seconds
     busy = sum(1 for worker in progress.running.values() if worker.get("face_id"))
     parts = [
@@ -170,7 +196,8 @@ def summary_line(progress: Progress) -> str:
         f"{busy} running",
         f"{progress.queued} queued",
         f"{progress.per_hour:.0f} avatars/h" if progress.done else "",
-        f"{duration(left)} left" if left is not None else "",
+        f"{progress.retried} tried again" if progress.retried else "",
+        f"{duration(left)} left" if with_left and left is not None else "",
     ]
     return " · ".join(p for p in parts if p)
 

@@ -14,6 +14,7 @@ from ap3d.portrait_job import MAX_PROMPT, PortraitJob, checked_face_id, checked_
 from cluster.prompt_files import Record
 
 MAX_PRIORITY = 1_000_000
+MANY = 100_000  # jobs that are kept out of the sight of the garbage collector
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def build_jobs(records: Iterable[Record], seed: int = 0) -> PromptSet:
     finally:
         if collects:
             gc.enable()
+        if len(builder.result.jobs) > MANY:
+            gc.freeze()
     result = builder.result
     if not result.jobs:
         first = result.rejected[0].reason
@@ -68,7 +71,7 @@ class _Builder:
         self.seed = seed
         self.result = PromptSet()
         self._by_id: dict[str, tuple[PortraitJob, str]] = {}  # casefolded id -> job and its place
-        self._repetitions: dict[tuple[str, str | None, str | None], int] = {}
+        self._repetitions: dict[str | tuple[str, str | None, str | None], int] = {}
 
     def add(self, record: Record) -> None:
         try:
@@ -78,7 +81,9 @@ class _Builder:
         except InputError as error:
             self._reject(record, str(error))
             return
-        seen = self._by_id.setdefault(job.face_id.casefold(), (job, record.where))
+        folded = job.face_id.casefold()
+        key = job.face_id if folded == job.face_id else folded  # one text less for each of a million
+        seen = self._by_id.setdefault(key, (job, record.where))
         if seen[0] is job:
             self.result.jobs.append(job)
         elif seen[0] == job:
@@ -98,18 +103,19 @@ class _Builder:
                 checked_face_id(values["face_id"]), prompt, seed, _absolute(portrait), abstract, priority
             )
         if "seed" not in values:
-            seed = self._own_seed(record, (prompt, portrait, abstract))
+            seed = self._own_seed(record, prompt, portrait, abstract)
         face_id = content_id(prompt, seed, portrait or "", abstract or "")
         return PortraitJob(face_id, prompt, seed, _absolute(portrait), abstract, priority)
 
-    def _own_seed(self, record: Record, key: tuple[str, str | None, str | None]) -> int:
+    def _own_seed(self, record: Record, prompt: str, portrait: str | None, abstract: str | None) -> int:
         """The run's seed; for the k-th repetition of a prompt, k more."""
+        key = prompt if portrait is None and abstract is None else (prompt, portrait, abstract)
         count = self._repetitions.get(key, 0)
         self._repetitions[key] = count + 1
         seed = self.seed
         if count:
             seed = checked_seed(self.seed + count)
-            face_id = content_id(key[0], seed, key[1] or "", key[2] or "")
+            face_id = content_id(prompt, seed, portrait or "", abstract or "")
             self.result.notes.append(f"{record.where}: a prompt that was there before; seed {seed}, id {face_id}")
         return seed
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ap3d.errors import DataFileError
 from ap3d.storage import Store
+from cluster.portrait_log import log_name
 from cluster.schema import record_from_row, row_from_report
 
 DONE, FAILED = "DONE.json", "FAILED.json"
@@ -49,6 +50,8 @@ def _read(store: Store, name: str) -> dict[str, Any] | None:
         record = store.read_json(name)
         if record["status"] != ("done" if kind == DONE else "failed"):
             return None
+        if kind == DONE:
+            record.setdefault("uri_log", log_name(face_id, config_hash))
         return row_from_report(record, config_hash=config_hash, face_id=face_id)
     except (DataFileError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +25,7 @@ from cluster.driver import Driver
 from cluster.executor import Executor
 from cluster.lease import Lease
 from cluster.plan import Plan, make_plan
-from cluster.progress import Progress, duration, make_reporter
+from cluster.progress import Progress, Reporter, duration, make_reporter
 from cluster.prompt_files import read_portrait_folder, read_records
 from cluster.prompts import PromptSet, build_jobs
 from cluster.signals import Signals
@@ -32,6 +33,7 @@ from cluster.sizing import WorkerOptions, WorkerSizes, size_workers
 from cluster.worker import DEFAULT_PIPELINE, WorkerSpec
 
 DRAIN_SECONDS = 20.0
+SHOWN_JOBS = 50
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def _drive(console: Console, options: GenerateOptions, config: Config, store: St
                 driver.record_known()
                 if plan.todo and signals.received is None:
                     executor, sizes = _make_executor(options, config, store, lease, len(plan.todo))
+                    driver.reporter = _metered(reporter, progress, options.executor)
                     reporter.say(_announcement(plan, sizes, options.executor))
                     signals.on_first = executor.drain if options.executor == "inline" else None
                     signals.install()
@@ -169,6 +172,15 @@ def _reporter(progress: Progress, console: Console) -> Iterator[Any]:
         yield reporter
     finally:
         reporter.close()
+
+
+def _metered(reporter: Reporter, progress: Progress, executor: str) -> Reporter:
+    """The reporter, whose news also go to Ray's Prometheus endpoint where there is Ray."""
+    if executor != "ray":
+        return reporter
+    from cluster.ray_metrics import MeteredReporter
+
+    return MeteredReporter(reporter, progress)
 
 
 def _make_executor(
@@ -231,19 +243,35 @@ def _announcement(plan: Plan, sizes: WorkerSizes, executor: str) -> str:
 
 
 def _dry_run(console: Console, options: GenerateOptions, plan: Plan, store: Store, config: Config) -> int:
+    """Say what would run and what it would cost; 2 where prompts are unusable."""
     _say(console, f"preset {config.preset}, configuration {config.config_hash}, root {store.shown}")
     _say(console, f"{len(plan.todo)} to make, {len(plan.done)} done, {len(plan.rejected)} unusable")
-    for job in plan.todo:
+    for job in plan.todo[:SHOWN_JOBS]:
         _say(console, f"  {job.face_id}  seed {job.seed}  {job.prompt[:80]}")
-    for rejected in plan.rejected:
+    if len(plan.todo) > SHOWN_JOBS:
+        _say(console, f"  and {len(plan.todo) - SHOWN_JOBS} more")
+    for rejected in plan.rejected[:SHOWN_JOBS]:
         _say(console, f"  unusable: {rejected.reason}")
-    seconds = [s for s in plan.known["wall_s"].to_pylist() if s]
-    if seconds and plan.todo:
-        workers = options.sizes.workers or 1
-        cost = sorted(seconds)[len(seconds) // 2] * len(plan.todo) / workers
-        basis = f"the median of {len(seconds)} portraits here"
-        _say(console, f"about {duration(cost)} with {workers} worker{'s' if workers > 1 else ''}, by {basis}")
-    return 0
+    if plan.todo:
+        _say(console, _cost(options, plan, config))
+    return 2 if plan.rejected else 0
+
+
+def _cost(options: GenerateOptions, plan: Plan, config: Config) -> str:
+    """Expected time by earlier rows of the same preset."""
+    rows = plan.known.filter(
+        pc.and_(pc.equal(plan.known["preset"], config.preset), pc.equal(plan.known["status"], "done"))
+    )
+    seconds = rows["wall_s"].drop_null()
+    if not len(seconds):
+        return f"no finished portrait of preset {config.preset!r} is here to tell the time of one; make a few first"
+    workers = options.sizes.workers or 1
+    each, work = pc.mean(seconds).as_py(), pc.mean(seconds).as_py() * len(plan.todo)
+    number = f"{workers} worker{'s' if workers > 1 else ''}"
+    return (
+        f"about {duration(work / workers)} with {number}, {work / 3600:.2f} worker hours in all: {each:.1f} s a"
+        f" portrait, the mean of {len(seconds)} of this preset here"
+    )
 
 
 def _summary(console: Console, progress: Progress) -> None:

@@ -64,6 +64,10 @@ ROW_SCHEMA = pa.schema(
         ("started", _TIME),
         ("finished", _TIME),
         ("extra_json", pa.string()),  # what a newer worker reported beyond these columns
+        ("bytes_bundle", pa.int64()),
+        ("bytes_checkpoint", pa.int64()),  # of the largest checkpoint of a stage
+        ("uri_log", pa.string()),
+        ("log_tail", pa.string()),  # of failed portraits: the end of their log
         ("unet_evaluations", pa.int64()),
         ("controlnet_evaluations", pa.int64()),
         ("flops", pa.float64()),
@@ -78,7 +82,13 @@ STAGE_SECONDS = pa.field("stages", pa.list_(pa.struct([("seconds", pa.float64())
 KEY = ("face_id", "config_hash")
 DECIDING = (*KEY, "status", "epoch", "attempt", "finished")  # which of several rows of one portrait counts
 _TIMES = ("started", "finished")
-_FROM_OUTSIDE = ("portrait", "error_message", "error_trace", "extra_json")  # may hold an address with a password
+_FROM_OUTSIDE = (
+    "portrait",
+    "error_message",
+    "error_trace",
+    "extra_json",
+    "log_tail",
+)  # may hold an address with a password
 
 
 def attempt_name(epoch: int, attempt: int) -> str:

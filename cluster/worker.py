@@ -22,6 +22,7 @@ from ap3d.errors import Ap3dError, InputError, StorageFullError
 from ap3d.portrait_job import PortraitJob
 from ap3d.storage import Store
 from ap3d.threads import prepare_environment
+from cluster.portrait_log import PortraitLog, log_name
 
 DEFAULT_PIPELINE = "cluster.worker:load_pipeline"
 
@@ -121,6 +122,19 @@ class Worker:
         self._face_id = job.face_id
         self._enter("starting")
         started = time.time()
+        name = log_name(job.face_id, self.spec.config.config_hash)
+        try:
+            with PortraitLog(self._store, name, f"attempt {attempt} of {job.face_id} on {socket.gethostname()}") as log:
+                report = self._report(job, attempt, smaller, log)
+        except OSError as error:  # the log itself cannot be written
+            report = {"status": "failed", "error_message": str(error), "error_class": type(error).__name__}
+        finally:
+            self._face_id = None
+            self._enter("idle")
+        return {**self._place(), "wall_s": time.time() - started, **report, "recycle": self._recycle()}
+
+    def _report(self, job: PortraitJob, attempt: str, smaller: bool, log: PortraitLog) -> dict[str, Any]:
+        assert self._pipeline is not None
         try:
             report = _portable(
                 self._pipeline(
@@ -128,7 +142,7 @@ class Worker:
                     self._store,
                     attempt,
                     keep_work=self.spec.keep_work,
-                    on_progress=self._on_progress,
+                    on_progress=lambda event: self._on_progress(event, log),
                     should_stop=lambda: bool({None, attempt} & self._stopped),
                     smaller=smaller,
                 )
@@ -137,10 +151,9 @@ class Worker:
             status = "broken" if isinstance(error, StorageFullError) else "failed"
             described = _described(error)
             report = {"status": status, "error_message": described.pop("error"), **described}
-        finally:
-            self._face_id = None
-            self._enter("idle")
-        return {**self._place(), "wall_s": time.time() - started, **report, "recycle": self._recycle()}
+        reason = f": {report.get('error_class')}: {report.get('error_message')}" if report.get("error_class") else ""
+        log.say(f"{report.get('status')}{reason}")
+        return {"uri_log": log.name, **report, **({"log_tail": log.tail()} if report.get("status") == "failed" else {})}
 
     def progress(self) -> dict[str, Any]:
         """What the worker does just now, and for how many seconds its stage has run."""
@@ -151,9 +164,10 @@ class Worker:
         """Ask one attempt, or whatever comes, to stop at its next step; its work stays resumable."""
         self._stopped.add(attempt)
 
-    def _on_progress(self, event: Any) -> None:
+    def _on_progress(self, event: Any, log: PortraitLog) -> None:
         if event.stage != self._progress["stage"]:
             self._stage_began = time.monotonic()
+            log.stage(event.stage)
         self._progress = {"stage": event.stage, "step": event.step, "steps": event.steps}
 
     def _enter(self, stage: str) -> None:

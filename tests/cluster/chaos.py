@@ -191,7 +191,7 @@ def orphan_files(root: Path, rows: list[dict[str, Any]]) -> list[str]:
     known = {"avatars.parquet", "index.html", *records}
     return [
         name for name in files
-        if name not in known and not name.startswith("manifest/") and name.rpartition("/")[0] not in bundles
+        if name not in known and not name.startswith(("manifest/", "logs/")) and name.rpartition("/")[0] not in bundles
     ]  # fmt: skip
 
 

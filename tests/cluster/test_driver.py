@@ -122,9 +122,42 @@ def test_models_that_cannot_be_loaded_end_the_run(make: Make) -> None:
 
 
 def test_a_dry_run_writes_nothing(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert make("a man", "", "x" * 3000, dry_run=True) == 0
+    assert make("a man", "", "x" * 3000, dry_run=True) == 2
     assert not (tmp_path / "out").exists()
-    assert "1 to make, 0 done, 1 unusable" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 to make, 0 done, 1 unusable" in said and "no finished portrait of preset 'smoke'" in said
+    assert make("a man", "a woman") == 0
+    assert make("a man", "a woman", *(f"man {i}" for i in range(60)), dry_run=True) == 0
+    said = capsys.readouterr().out
+    assert "60 to make, 2 done, 0 unusable" in said and "and 10 more" in said
+    assert "about 1 min 0 s with 1 worker, 0.02 worker hours in all: 1.0 s a portrait, the mean of 2" in said
+
+
+def test_nothing_a_run_leaves_behind_holds_a_password(make: Make, tmp_path: Path, monkeypatch: Any) -> None:
+    secret = "sftp://anna:hunter2@host/1.pth"
+    (tmp_path / "p.csv").write_text(f"prompt,portrait\nbroken,{secret}\na man,\n")
+    from cluster.run import GenerateOptions, generate
+
+    options = {"out": str(tmp_path / "out"), "preset": "smoke", "pipeline": "stand_in:load"}
+    assert generate(GenerateOptions(prompts=str(tmp_path / "p.csv"), **options)) == 1
+    assert generate(GenerateOptions(prompts=str(tmp_path / "p.csv"), **options)) == 1
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert files and not [path for path in files if b"hunter2" in path.read_bytes()]
+
+
+def test_a_whole_run_in_a_bucket(make: Make, s3_server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.s3_server import new_bucket
+
+    root = f"{new_bucket()}/faces"
+    assert make("a man", "broken", out=root) == 1
+    assert f"table:   {root}/avatars.parquet" in capsys.readouterr().out
+    store = Store(root)
+    before = manifest.read_all(store)
+    store.delete("manifest")
+    store.delete("avatars.parquet")
+    assert "2 records" in maintenance.compact(root)
+    assert manifest.read_all(store)["status"].to_pylist() == before["status"].to_pylist()
+    assert make("a man", out=root) == 0 and "nothing to do" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

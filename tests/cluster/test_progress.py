@@ -73,6 +73,21 @@ def test_the_estimate_leaves_out_what_needed_no_worker(monkeypatch: pytest.Monke
     assert "120 avatars/h" in summary_line(progress)
 
 
+@pytest.mark.parametrize("width", [80, 110])
+def test_the_table_is_whole_at_usual_widths(width: int) -> None:
+    progress = progress_of_five()
+    long = {"face_id": "a-woman-with-long-red-hair-wearing-a-gre-0a1b2c3d", "stage": "initialise", "stage_s": 725.0}
+    progress.watch = lambda: {f"worker {n}": {**long, "step": 1412, "steps": 2000} for n in range(100)}
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, record=True)
+    reporter = LiveReporter(progress, console)
+    console.print(reporter._render())
+    reporter.close()
+    text = console.export_text()
+    assert "3/5 (60 %)" in text and "2 done · 1 failed · 100 running · 1 queued" in text
+    assert "worker 23  a-woman" in text and "1412/2000" in text and "12 min 5 s" in text
+    assert "and 76 more workers" in text and "one: [red]no[/red]" in text
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(45, "45 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text

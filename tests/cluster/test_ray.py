@@ -17,7 +17,7 @@ from cluster.worker import WorkerSpec
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 Make = Callable[..., int]
 Rows = Callable[[], list[dict[str, Any]]]
-_OF_THE_PLACE = ("run_id", "host", "worker", "wall_s", "started", "finished", "error_trace")
+_OF_THE_PLACE = ("run_id", "host", "worker", "wall_s", "started", "finished", "error_trace", "log_tail")
 
 
 def comparable(row: dict[str, Any]) -> dict[str, Any]:
