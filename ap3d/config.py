@@ -39,7 +39,8 @@ class ModelsConfig:
     """
 
     diffusion: str = "builtin"
-    controlnet: str | None = None  # None: the ControlNet inside the diffusion folder
+    controlnet: str | None = None  # several with commas between; None: the ControlNet inside the diffusion folder
+    vae: str | None = None  # another autoencoder; None: the one inside the diffusion folder
     rig: str = "builtin"
     shape_prior: str | None = "builtin"  # None: the rig's mean shape; the built-in one is for the built-in rig alone
     dtype: str = "float32"
@@ -49,6 +50,11 @@ class ModelsConfig:
     embed_once: bool = True  # the ControlNets' condition embedding once a crop, not once an evaluation
     ahead: int = 2  # samples of ISM whose faces, cameras and conditions a thread makes ahead; 0: none
     crops_at_once: int = 0  # crops that pass the networks together in ISM; 0: all of a step
+
+    @property
+    def controlnet_list(self) -> list[str] | None:
+        """The ControlNets by name, None for the one inside the diffusion folder."""
+        return None if self.controlnet is None else [name.strip() for name in self.controlnet.split(",")]
 
 
 @dataclass(frozen=True)
@@ -188,7 +194,8 @@ class Config:
 
 _SD = "SG161222/Realistic_Vision_V5.1_noVAE"
 _CONTROLNET = "onethousand/AnimPortrait3D_controlnet"
-_SD_MODELS = ModelsConfig(diffusion=_SD, controlnet=_CONTROLNET, dtype="float16")
+_VAE = "stabilityai/sd-vae-ft-ema"
+_SD_MODELS = ModelsConfig(diffusion=_SD, controlnet=_CONTROLNET, vae=_VAE, dtype="float16")
 
 PRESETS: dict[str, Config] = {
     "builtin": Config(),

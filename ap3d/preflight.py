@@ -1,7 +1,7 @@
 """Checks of a configuration's model files that need no torch, to be made before anything is written."""
 
 from ap3d.config import Config
-from ap3d.diffusion.loading import check_safetensors, resolve_model_folder
+from ap3d.diffusion.loading import check_kind, check_safetensors, resolve_model_folder
 from ap3d.rig import locate_rig
 
 
@@ -13,8 +13,8 @@ def check_models(config: Config) -> None:
         DataFileError: a truncated weight file.
     """
     locate_rig(config.models.rig)
-    for spec in (config.models.diffusion, config.models.controlnet):
-        if spec is None:
-            continue
+    models = config.models
+    check_kind(resolve_model_folder(models.diffusion))
+    for spec in (models.diffusion, *(models.controlnet_list or ()), *([models.vae] if models.vae else ())):
         for file in sorted(resolve_model_folder(spec).rglob("*.safetensors")):
             check_safetensors(file)

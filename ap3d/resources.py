@@ -8,6 +8,7 @@ import torch
 from ap3d.config import Config
 from ap3d.diffusion.conditions import ConditionBuilder
 from ap3d.diffusion.models import GuidanceModels
+from ap3d.diffusion.network_options import NetworkOptions
 from ap3d.errors import InputError
 from ap3d.rig import load_rig
 from ap3d.rig.protocol import Rig
@@ -39,9 +40,11 @@ class Resources:
         if not isinstance(dtype, torch.dtype):
             raise InputError(f"unknown dtype {config.models.dtype!r}; use float32, float16 or bfloat16")
         rig = load_rig(config.models.rig)
+        options = NetworkOptions(config.models.channels_last, config.models.attention, config.models.compile)
         models = GuidanceModels.load(
-            config.models.diffusion, controlnet=config.models.controlnet, device=device, dtype=dtype
-        )
+            config.models.diffusion, controlnet=config.models.controlnet_list, vae=config.models.vae, device=device,
+            dtype=dtype, options=options,
+        )  # fmt: skip
         models.embed_once = config.models.embed_once
         prior = _load_prior(config.models.shape_prior)
         fingerprints = {"rig": rig.sha256, "diffusion": models.fingerprint, "dtype": config.models.dtype}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,8 @@ def _hub_snapshot(name: str) -> Path:
         ) from error
 
 
-def check_safetensors(path: Path) -> None:
-    """Compare a safetensors file's header with its size, without reading the tensors.
+def check_safetensors(path: Path) -> dict[str, tuple[int, ...]]:
+    """Compare a safetensors file's header with its size, without reading the tensors; returns their shapes.
 
     Raises:
         DataFileError: the file is truncated or of another kind.
@@ -103,11 +104,14 @@ def check_safetensors(path: Path) -> None:
             if not 2 <= length <= size - 8:
                 raise ValueError("its header does not fit")
             header = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            header.pop("__metadata__", None)
+            ends = [entry["data_offsets"][1] for entry in header.values()]
+            shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataFileError(f"{path} is truncated or not a safetensors file ({error})") from error
     if 8 + length + max(ends, default=0) != size:
         raise DataFileError(f"{path} is truncated: {size} bytes, its header says {8 + length + max(ends, default=0)}")
+    return shapes
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -126,28 +130,115 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def load_component(model_class: Any, folder: Path, device: Any, dtype: Any) -> Any:
-    """One diffusers or transformers network from safetensors, frozen, on a device.
+    """One diffusers or transformers network from memory-mapped safetensors, frozen, on a device.
+
+    Its tensors are compared with its configuration first: nothing is left at random values, nothing is dropped.
 
     Raises:
-        DataFileError: missing, truncated, or not of this class.
+        DataFileError: missing, truncated, not of this class, or with tensors too few, too many or of other shapes.
     """
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    files = [f for f in files if f.name != "linear_decoder.safetensors"]
-    if not files:
-        raise DataFileError(f"{folder} holds no .safetensors weights")
+    files = weight_files(folder, dtype)
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
-        check_safetensors(file)
-    options: dict[str, Any] = {"variant": "fp16"} if all(".fp16." in f.name for f in files) else {}
-    name = "dtype" if model_class.__module__.startswith("transformers") else "torch_dtype"
+        shapes |= check_safetensors(file)
     try:
         _hide_progress()
-        model = model_class.from_pretrained(
-            str(folder), use_safetensors=True, local_files_only=True, **{name: dtype}, **options
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        model = _empty(model_class, read_json(folder / "config.json"))
+        _compare(folder, shapes, {name: tuple(t.shape) for name, t in model.state_dict().items()})
+        model.load_state_dict(_tensors(files, dtype), assign=True)
+    except DataFileError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataFileError(f"{folder} is not a usable {model_class.__name__}: {reason}") from error
     return model.to(device).eval().requires_grad_(False)
+
+
+_WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(\.fp16)?(-\d+-of-\d+)?(\.fp16)?\.safetensors")
+# Autoencoders saved before diffusers 0.12 name their attention's projections otherwise.
+_OLD_NAMES = ((".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0."))
+_UNUSED = "position_ids"  # a constant that old text encoders store
+
+
+def weight_files(folder: Path, dtype: Any) -> list[Path]:
+    """The weight files of a component; of two number formats the one nearer to ``dtype``.
+
+    Raises:
+        DataFileError: there is none.
+    """
+    files = sorted(f for f in folder.glob("*.safetensors") if _WEIGHTS.fullmatch(f.name)) if folder.is_dir() else []
+    if not files:
+        raise DataFileError(f"{folder} holds no .safetensors weights")
+    narrow = [f for f in files if ".fp16." in f.name or ".fp16-" in f.name]
+    wide = [f for f in files if f not in narrow]
+    return narrow if narrow and (not wide or "16" in str(dtype)) else wide
+
+
+def _empty(model_class: Any, config: dict[str, Any]) -> Any:
+    """The network without weights: parameters without memory, constants in place."""
+    import torch
+    from accelerate import init_empty_weights
+
+    named = config.get("_class_name") or (config.get("architectures") or [model_class.__name__])[0]
+    if named.removesuffix("WithProjection") != model_class.__name__:
+        raise DataFileError(f"config.json names a {named}, where a {model_class.__name__} is meant")
+    with init_empty_weights(include_buffers=False), torch.no_grad():
+        if hasattr(model_class, "config_class"):
+            return model_class(model_class.config_class.from_dict(config))
+        return model_class.from_config(config)
+
+
+def _current_name(name: str) -> str:
+    for old, new in _OLD_NAMES:
+        name = name.replace(old, new) if "attentions" in name else name
+    return name
+
+
+def _compare(folder: Path, found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
+    """Refuse a checkpoint whose tensors are not those of its configuration."""
+    have = {_current_name(name): shape for name, shape in found.items() if not name.endswith(_UNUSED)}
+    for what, names in (
+        ("lacks", [n for n in wanted if n not in have]),
+        ("holds unknown", [n for n in have if n not in wanted]),
+        ("has other shapes than its config.json says in", [n for n in wanted if n in have and have[n] != wanted[n]]),
+    ):
+        if names:
+            raise DataFileError(
+                f"{folder} {what} {len(names)} of {len(wanted)} tensors, the first {min(names)}; fetch it again, or "
+                "give the folder of the model that it belongs to"
+            )
+
+
+def _tensors(files: list[Path], dtype: Any) -> dict[str, Any]:
+    """Tensors by their current names; those of the wanted type stay mapped to the file."""
+    from safetensors.torch import load_file
+
+    tensors = {}
+    for file in files:
+        for name, tensor in load_file(file).items():
+            if not name.endswith(_UNUSED):
+                tensors[_current_name(name)] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    return tensors
+
+
+def check_kind(folder: Path) -> None:
+    """Refuse checkpoints of other families before their weights are read.
+
+    Raises:
+        InputError: SDXL, a transformer (SD 3, FLUX), or an inpainting model.
+        DataFileError: no UNet's configuration.
+    """
+    wanted = "AP3D takes SD 1.5-class models, such as SG161222/Realistic_Vision_V5.1_noVAE"
+    if (folder / "transformer").is_dir():
+        raise InputError(f"{folder} is a transformer model (SD 3, FLUX); {wanted}")
+    config = read_json(folder / "unet" / "config.json")
+    if (folder / "text_encoder_2").is_dir() or config.get("addition_embed_type") == "text_time":
+        raise InputError(f"{folder} is an SDXL checkpoint; {wanted}")
+    if config.get("in_channels", 4) != config.get("out_channels", 4):
+        raise InputError(
+            f"{folder} takes {config['in_channels']} latent channels and gives {config['out_channels']}: a model for "
+            f"inpainting or editing; {wanted}"
+        )
 
 
 def _hide_progress() -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ap3d.diffusion.conditions import ConditionSpec
 from ap3d.diffusion.cost import CostMeter
 from ap3d.diffusion.latents import LatentCodec, LinearDecoder
-from ap3d.diffusion.loading import fingerprint, load_component, read_json, resolve_model_folder
+from ap3d.diffusion.loading import check_kind, fingerprint, load_component, read_json, resolve_model_folder
+from ap3d.diffusion.network_options import NetworkOptions
 from ap3d.diffusion.perp_neg import perpendicular_sum
 from ap3d.diffusion.prompts import complete_prompt, unknown_words
 from ap3d.errors import DataFileError, InputError, NumericalError
@@ -48,20 +49,25 @@ class GuidanceModels:
         self.meter, self.embed_once = CostMeter(), True
         for network in controlnets:
             _accept_embedded(network)
+        self.options = NetworkOptions()
+        self._runners: list[Any] = [unet, *controlnets]
         self._texts: dict[str, Tensor] = {}
 
     @staticmethod
     def load(
         spec: str | Path = "builtin", *, controlnet: str | Path | Sequence[str | Path] | None = None,
-        device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
+        vae: str | Path | None = None, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
+        options: NetworkOptions | None = None,
     ) -> "GuidanceModels":  # fmt: skip
         """Load a diffusers folder; safetensors only, nothing is downloaded from a hub.
 
         Args:
             spec: "builtin", a local folder, an fsspec URI, or the hub id of a fetched model.
             controlnet: other ControlNets, as ``spec``; None takes ``controlnet/`` inside the folder, if it is there.
+            vae: another autoencoder's folder, URI or hub id; None takes ``vae/`` inside the folder.
             device: where the networks live.
             dtype: of weights and activations.
+            options: memory format, attention kernel, compilation.
 
         Raises:
             DataFileError: a file is missing, truncated, or of another kind.
@@ -73,40 +79,58 @@ class GuidanceModels:
         from transformers import CLIPTextModel, CLIPTokenizer
 
         folder = resolve_model_folder(spec)
+        check_kind(folder)
         control_folders = _controlnet_folders(folder, controlnet)
         scheduler = DDIMScheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
         try:
             tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
         except (OSError, ValueError, TypeError) as error:
             raise DataFileError(f"{folder / 'tokenizer'} is not a CLIP tokenizer") from error
-        vae_folder = folder / "vae"
+        vae_folder = folder / "vae" if vae is None else resolve_model_folder(vae)
         # Eight bits of mantissa are too few for colours, and on CPUs the autoencoder is not where the time goes.
         codec_dtype = torch.float32 if dtype == torch.bfloat16 and torch.device(device).type == "cpu" else dtype
-        vae = load_component(_vae_class(vae_folder), vae_folder, device, codec_dtype)
+        autoencoder = load_component(_vae_class(vae_folder), vae_folder, device, codec_dtype)
         prompt_file = folder / "prompts.json"
         controlnets = [load_component(ControlNetModel, f, device, dtype) for f in control_folders]
         models = GuidanceModels(
-            [folder, *(f for f in control_folders if f.parent != folder)],
+            [folder, *(f for f in (*control_folders, vae_folder) if f.parent != folder)],
             load_component(UNet2DConditionModel, folder / "unet", device, dtype),
             controlnets,
             load_component(CLIPTextModel, folder / "text_encoder", device, dtype),
             tokenizer,
-            LatentCodec(vae, LinearDecoder.load(vae_folder, device, codec_dtype)),
+            LatentCodec(autoencoder, LinearDecoder.load(vae_folder, device, codec_dtype)),
             scheduler,
             _condition_spec(control_folders, controlnets),
             read_json(prompt_file) if prompt_file.exists() else {},
         )
         models._check()
+        models.prepare(options or NetworkOptions())
         return models
+
+    def prepare(self, options: NetworkOptions) -> None:
+        """Change how the networks run; what they compute stays the same within rounding."""
+        self.options = options
+        layout = torch.channels_last if options.channels_last else torch.contiguous_format
+        for network in (self.unet, *self.controlnets, self.codec.vae):
+            network.to(memory_format=layout)
+        self._runners = [options.runner(network) for network in (self.unet, *self.controlnets)]
 
     def _check(self) -> None:
         """Refuse parts that do not fit together."""
-        unet = self.unet.config
+        unet: Any = self.unet.config
         if unet.cross_attention_dim != self.text_encoder.config.hidden_size:
             raise InputError(f"{self.folders[0]}: the UNet expects text of width {unet.cross_attention_dim}")
+        latent = getattr(self.codec.vae.config, "latent_channels", unet.in_channels)
+        if latent != unet.in_channels:
+            raise InputError(f"{self.folders[0]}: the autoencoder has {latent} channels, the UNet {unet.in_channels}")
         for net in self.controlnets:
-            if net.config.in_channels != unet.in_channels or net.config.block_out_channels != unet.block_out_channels:
-                raise InputError(f"a ControlNet does not fit the UNet in {self.folders[0]}")
+            config: Any = net.config
+            for name in ("in_channels", "block_out_channels", "cross_attention_dim"):
+                if config[name] != unet[name]:
+                    raise InputError(
+                        f"a ControlNet does not fit the UNet in {self.folders[0]}: its {name} is {config[name]}, "
+                        f"not {unet[name]}"
+                    )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -212,7 +236,7 @@ class GuidanceModels:
         if not self.embed_once:
             return conditions
         out = []
-        for network, condition in zip(self.controlnets, _listed(conditions), strict=False):
+        for network, condition in zip(self.controlnets, self._shared(conditions), strict=False):
             image = condition.to(self.device, self.dtype)
             if _embeds(network) and image.shape[1] == network.config.conditioning_channels:
                 image = self.meter.call("embedding", network.controlnet_cond_embedding, image)
@@ -256,6 +280,11 @@ class GuidanceModels:
             output = outputs[0] + guidance_scale * direction
         return self.split(latents, steps, output)
 
+    def _shared(self, conditions: Conditions) -> list[Tensor]:
+        """Conditions for each ControlNet; one alone is for all of them, which were checked to want the same."""
+        listed = _listed(conditions)
+        return listed * len(self.controlnets) if len(listed) == 1 else listed
+
     def _network(
         self, latents: Tensor, steps: Tensor, text: Tensor, conditions: Conditions, control_scale: float,
         controlled: Tensor | None = None,
@@ -265,7 +294,7 @@ class GuidanceModels:
         chosen = torch.arange(len(latents)) if controlled is None else controlled.nonzero()[:, 0].cpu()
         down: list[Tensor] = []
         middle: Tensor | None = None
-        for net, condition in zip(self.controlnets, _listed(conditions), strict=False):
+        for net, condition in zip(self._runners[1:], self._shared(conditions), strict=False):
             if not len(chosen):
                 break
             image = condition[chosen].to(self.device, self.dtype)
@@ -277,7 +306,7 @@ class GuidanceModels:
             down = [a + b for a, b in zip(down, added, strict=True)] if down else added
             middle = added_middle if middle is None else middle + added_middle
         output: Tensor = self.meter.call(
-            "unet", self.unet, latents, steps, text, down_block_additional_residuals=down or None,
+            "unet", self._runners[0], latents, steps, text, down_block_additional_residuals=down or None,
             mid_block_additional_residual=middle, return_dict=False,
         )[0]  # fmt: skip
         return output
@@ -335,19 +364,30 @@ def _controlnet_folders(folder: Path, controlnet: str | Path | Sequence[str | Pa
 
 
 def _condition_spec(folders: list[Path], controlnets: list[nn.Module]) -> ConditionSpec:
-    """The first ControlNet's ``condition.json``; the published four-channel ControlNet comes without one."""
-    if not folders:
-        return ConditionSpec()
-    channels = controlnets[0].config.conditioning_channels
-    if (folders[0] / "condition.json").exists():
-        spec = ConditionSpec.read(folders[0])
-    elif channels == ConditionSpec.production().channels:
-        spec = ConditionSpec.production()
-    else:
-        raise InputError(f"{folders[0]} has no condition.json that says what its condition image shows")
-    if spec.channels != channels:
-        raise InputError(f"{folders[0]} takes {channels} condition channels, condition.json describes {spec.channels}")
-    return spec
+    """What the ControlNets' condition image shows, the same for all of them."""
+    specs = [
+        _spec_of(folder, net.config.conditioning_channels) for folder, net in zip(folders, controlnets, strict=True)
+    ]
+    for folder, spec in zip(folders, specs, strict=True):
+        if spec != specs[0]:
+            raise InputError(f"{folder} wants another condition image than {folders[0]}; use ControlNets of one kind")
+    return specs[0] if specs else ConditionSpec()
+
+
+def _spec_of(folder: Path, channels: int) -> ConditionSpec:
+    """A ControlNet's ``condition.json``; the published four-channel ControlNet comes without one."""
+    production = ConditionSpec.production()
+    if (folder / "condition.json").exists():
+        spec = ConditionSpec.read(folder)
+        if spec.channels != channels:
+            raise InputError(f"{folder} takes {channels} condition channels, condition.json describes {spec.channels}")
+        return spec
+    if channels == production.channels:
+        return production
+    raise InputError(
+        f"{folder} takes {channels} condition channels and has no condition.json that says what they show; "
+        f"without one, {production.channels} (normals and one region map) are understood"
+    )
 
 
 def _vae_class(folder: Path) -> Any:

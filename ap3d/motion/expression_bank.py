@@ -81,6 +81,7 @@ class ProceduralBank:
         if _uniform(generator) < self.config.one_sided_share:
             values = _one_sided(values, generator)
         posed = with_gaze_and_lids(params, self.config, generator)
+        posed = posed.replace(eyelids=posed.eyelids.clamp(min=0))  # added to eyeBlink, which they must not undo
         return ExpressionSampler(self.rig).posed(posed, values)
 
 

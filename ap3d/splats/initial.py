@@ -44,7 +44,9 @@ class Seeds:
     colours: Tensor | None = None
 
 
-def surface_avatar(rig: Rig, vertices: Tensor, count: int, generator: torch.Generator) -> GaussianAvatar:
+def surface_avatar(
+    rig: Rig, vertices: Tensor, count: int, generator: torch.Generator, stretched: Tensor | None = None
+) -> GaussianAvatar:
     """Flat opaque Gaussians spread over the rig's surface, denser where people look.
 
     Args:
@@ -52,25 +54,32 @@ def surface_avatar(rig: Rig, vertices: Tensor, count: int, generator: torch.Gene
         vertices: ``[V, 3]`` posed mesh.
         count: number of Gaussians.
         generator: draws positions.
+        stretched: ``[V, 3]`` another pose; triangles that are larger there get as many Gaussians as they need there.
     """
     frames = triangle_frames(vertices, rig.faces)
-    corners = vertices[rig.faces]
-    area = 0.5 * torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=1)
+    corners, area = vertices[rig.faces], _areas(vertices, rig)
+    largest = area if stretched is None else torch.maximum(area, _areas(stretched, rig))
     density = torch.ones(len(rig.faces))
     for name, factor in REGION_DENSITY.items():
         density[rig.regions[name]] = factor
-    cumulative = torch.cumsum(area.double() * density, 0)
+    cumulative = torch.cumsum(largest.double() * density, 0)
     # Systematic sampling: every stretch of equal weight receives exactly one point.
     offset = torch.rand((), generator=generator, dtype=torch.float64)
     positions = (torch.arange(count, dtype=torch.float64) + offset) * cumulative[-1] / count
     binding = torch.searchsorted(cumulative, positions).clamp(max=len(rig.faces) - 1)
     weights = _spread_barycentrics(binding)
     points = (corners[binding] * weights[..., None]).sum(1)
-    spacing = (cumulative[-1].float() / (count * density[binding])).sqrt()
+    spacing = (cumulative[-1].float() / (count * density[binding]) * (area / largest.clamp(min=1e-12))[binding]).sqrt()
     template = (rig.template[rig.faces[binding]] * weights[..., None]).sum(1)
     labels = point_labels(rig, binding, template)
     avatar = bind(points, binding, frames, spacing * COVERAGE, FLATNESS, SKIN_OPACITY, _groups(labels))
     return _painted(avatar, labels)
+
+
+def _areas(vertices: Tensor, rig: Rig) -> Tensor:
+    """Areas ``[F]`` of the triangles, square world units."""
+    corners = vertices[rig.faces]
+    return 0.5 * torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=1)
 
 
 def hull_seeds(rig: Rig, vertices: Tensor, hull_points: Tensor, surface: Tensor, surface_binding: Tensor,

@@ -83,7 +83,8 @@ def _face(run: GuidedRun, phase: EditConfig, number: int) -> RigParams:
     names = FIRST_FACES[phase.faces] if phase.reference == "round" else ()
     if number >= len(names):
         return run.draw_face(phase)
-    params = run.params if number == 0 else with_gaze_and_lids(run.params, run.config.expressions, run.generator)
+    looking = with_gaze_and_lids(run.params, run.config.expressions, run.generator)
+    params = run.params if number == 0 else looking.replace(eyelids=looking.eyelids.clamp(min=0))
     return ExpressionSampler(run.rig).posed(params, COMBINATIONS[names[number]])
 
 

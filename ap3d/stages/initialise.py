@@ -34,7 +34,7 @@ class InitialiseStage:
     """Makes the first Gaussians and fits them to the static views."""
 
     name = "initialise"
-    version = 4
+    version = 5
     inputs: tuple[str, ...] = ("portrait", "assets", "fit")
     starts: tuple[str, ...] = STARTS
 
@@ -73,7 +73,8 @@ class InitialiseStage:
 def first_avatar(context: StageContext, vertices: Tensor) -> GaussianAvatar:
     """Surface Gaussians of the rig, and seeds on the portrait's hair and clothes or between skin and hull."""
     counts, rig = context.config.gaussians, context.resources.rig
-    surface = surface_avatar(rig, vertices, counts.skin_count, context.generator)
+    closed = rig.vertices(read_params(context).replace(eyelids=torch.ones(1, 2)))[0]  # open lids are folded up
+    surface = surface_avatar(rig, vertices, counts.skin_count, context.generator, closed)
     wanted = {Group.HAIR: counts.hair_count, Group.CLOTHES: counts.clothes_count}
     parts = [surface]
     if context.start == "text":

@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DCondi
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from ap3d.diffusion.models import GuidanceModels
+from ap3d.diffusion.network_options import NetworkOptions
 from ap3d.diffusion.sampling import sample_images, sdedit, trailing_timesteps
 from ap3d.errors import DataFileError, InputError
 from ap3d.training.text_pretraining import build_tokenizer
@@ -168,3 +169,108 @@ def test_parts_that_do_not_fit_are_refused(folder, tmp_path):
     )
     with pytest.raises(InputError, match="condition"):
         GuidanceModels.load(broken)
+
+
+def damaged(folder, tmp_path, part, change):
+    """A copy of the model whose tensors of one part were changed."""
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "damaged"
+    shutil.copytree(folder, broken)
+    file = next((broken / part).glob("*.safetensors"))
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, {"format": "pt"})
+    return broken
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "controlnet"])
+def test_missing_extra_and_misshapen_tensors_are_named(folder, tmp_path, part):
+    def drop(tensors):
+        tensors.pop(min(tensors))
+
+    def add(tensors):
+        tensors["lora.up.weight"] = torch.zeros(2)
+
+    def bend(tensors):
+        tensors[min(tensors)] = torch.zeros(3, 5, 7)
+
+    for change, words in ((drop, "lacks 1 of"), (add, "unknown 1 of"), (bend, "other shapes")):
+        with pytest.raises(DataFileError, match=words) as caught:
+            GuidanceModels.load(damaged(folder, tmp_path / words[:5], part, change))
+        assert "\n" not in str(caught.value) and part in str(caught.value)
+
+
+def test_autoencoders_with_old_attention_names_are_read(folder, tmp_path, models):
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def rename(tensors):
+        for name in list(tensors):
+            for new, old in names.items():
+                if f".{new}." in name:
+                    tensors[name.replace(f".{new}.", f".{old}.")] = tensors.pop(name)
+
+    old = GuidanceModels.load(damaged(folder, tmp_path, "vae", rename))
+    pictures = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(old.encode_images(pictures), models.encode_images(pictures))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"addition_embed_type": "text_time"}, "SDXL"), ({"in_channels": 9}, "inpainting"), (None, "transformer")],
+)
+def test_other_families_are_refused_before_their_weights_are_read(folder, tmp_path, change, words):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    if change is None:
+        (other / "transformer").mkdir()
+    else:
+        config = other / "unet" / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(InputError, match=words):
+        GuidanceModels.load(other)
+
+
+def test_condition_channels_that_nobody_explains_are_refused(folder, tmp_path):
+    other = tmp_path / "other"
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    net = ControlNetModel.from_unet(unet, conditioning_channels=3, conditioning_embedding_out_channels=(8, 16))
+    net.save_pretrained(other)
+    with pytest.raises(InputError, match="takes 3 condition channels"):
+        GuidanceModels.load(folder, controlnet=other)
+
+
+def test_weights_of_the_wanted_type_stay_in_the_file(folder, tmp_path):
+    for part in ("unet", "vae", "text_encoder", "controlnet"):
+        half = tmp_path / "half" / part
+        shutil.copytree(folder / part, half)
+    for part in ("tokenizer", "scheduler"):
+        shutil.copytree(folder / part, tmp_path / "half" / part)
+    models = GuidanceModels.load(tmp_path / "half", dtype=torch.bfloat16)
+    assert models.dtype == torch.bfloat16 and models.encode_prompt(["a man"]).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("options", [NetworkOptions(channels_last=True), NetworkOptions(attention="math")])
+def test_memory_format_and_attention_kernel_change_nothing(folder, models, options):
+    other = GuidanceModels.load(folder, options=options)
+    z, condition = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.rand(2, 4, 16, 16)
+    text = models.encode_prompt(["a man", "a woman"])
+    expected = models.predict(z, 500, text, condition)[1]
+    torch.testing.assert_close(other.predict(z, 500, text, condition)[1], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_control_can_be_left_out_for_some_pictures(models):
+    z, condition = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.rand(2, 4, 16, 16)
+    text = models.encode_prompt(["a man", "a woman"])
+    mixed = models.predict(z, 500, text, condition, guidance_scale=3.0, controlled=torch.tensor([True, False]))[1]
+    torch.testing.assert_close(mixed[:1], models.predict(z, 500, text, condition, guidance_scale=3.0)[1][:1])
+    torch.testing.assert_close(mixed[1:], models.predict(z, 500, text, guidance_scale=3.0)[1][1:])
+
+
+def test_perp_neg_against_the_positive_itself_is_plain_guidance(models):
+    z, text = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)), models.encode_prompt(["a", "b"])
+    plain = models.predict(z, 500, text, guidance_scale=3.0)[1]
+    against = (text[None], torch.full((1, 2), -2.0))
+    torch.testing.assert_close(models.predict(z, 500, text, guidance_scale=3.0, against=against)[1], plain)
+    other = (models.encode_prompt(["back view", "back view"])[None], torch.full((1, 2), -2.0))
+    assert not torch.allclose(models.predict(z, 500, text, guidance_scale=3.0, against=other)[1], plain, atol=1e-4)
