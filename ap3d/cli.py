@@ -50,6 +50,11 @@ def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--portrait", metavar="ID.pth", help="start from this Portrait3D result; the prompt is that of ID.txt beside it"
     )
     generate.add_argument(
+        "--abstract-prompt",
+        metavar="TEXT",
+        help='age and gender for close-ups ("an old man"); by default the prompt\'s',
+    )
+    generate.add_argument(
         "--out", required=True, metavar="DIR", help="folder of the bundle; its work lies in DIR/.work"
     )
     generate.add_argument("--preset", default="builtin", help="smoke, builtin (default), draft or paper")

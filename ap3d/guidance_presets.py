@@ -16,8 +16,8 @@ from ap3d.guidance_config import (
 )
 
 EYES = EditConfig(
-    crops=("left_eye", "right_eye"), points=EYE_POINTS, faces="eyes", rounds=1, views=24, expressions=8,
-    detail_strength=0.9, iterations=120, alpha_weight=0.0, back_share=0.0,
+    crops=("left_eye", "right_eye"), points=EYE_POINTS, faces="eyes", rounds=1, views=18, expressions=6, steps=10,
+    detail_strength=0.9, iterations=120, alpha_weight=0.0, back_share=0.0, densify_at=(40,), prune=False,
 )  # fmt: skip
 MOUTH = MouthConfig(
     MatchConfig(

@@ -35,28 +35,28 @@ class PortraitJob:
     priority: int = 0
 
 
-def checked_prompt(value: Any) -> str:
-    """One line of printable text.
+def checked_prompt(value: Any, name: str = "prompt") -> str:
+    """One line of printable text; ``name`` is for the message.
 
     Raises:
         InputError: empty, too long, not UTF-8, with control characters, or no text at all.
     """
     if not isinstance(value, str):
-        raise InputError(f"the prompt must be text, not {type(value).__name__}")
+        raise InputError(f"the {name} must be text, not {type(value).__name__}")
     if len(value) > MAX_PROMPT:
-        raise InputError(f"the prompt has {len(value):,} characters; the limit is {MAX_PROMPT:,}")
-    text = " ".join(value.split()) if value.isascii() and value.isprintable() else _checked_characters(value)
+        raise InputError(f"the {name} has {len(value):,} characters; the limit is {MAX_PROMPT:,}")
+    text = " ".join(value.split()) if value.isascii() and value.isprintable() else _checked_characters(value, name)
     if not text:
-        raise InputError("the prompt is empty")
+        raise InputError(f"the {name} is empty")
     return text
 
 
-def _checked_characters(value: str) -> str:
+def _checked_characters(value: str, name: str) -> str:
     if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
-        raise InputError("the prompt is not valid UTF-8")
+        raise InputError(f"the {name} is not valid UTF-8")
     text = " ".join(value.replace("\ufeff", "").split())
     if any(unicodedata.category(c) == "Cc" for c in text):
-        raise InputError("the prompt holds a control character (such as NUL)")
+        raise InputError(f"the {name} holds a control character (such as NUL)")
     return text
 
 

@@ -94,7 +94,7 @@ class _Builder:
     def _job(self, record: Record) -> PortraitJob:
         values = record.values
         prompt = checked_prompt(values.get("prompt"))
-        abstract = checked_prompt(values["abstract_prompt"]) if "abstract_prompt" in values else None
+        abstract = checked_prompt(values["abstract_prompt"], "abstract prompt") if "abstract_prompt" in values else None
         portrait = str(values["portrait"]) if "portrait" in values else None
         seed = checked_seed(values["seed"]) if "seed" in values else self.seed
         priority = _checked_priority(values["priority"]) if "priority" in values else 0

@@ -16,6 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 BUDGETS = {
     "raster": 120, "rig": 90, "motion": 60, "portrait": 45, "splats": 60, "diffusion": 120, "cluster": 120, "jobs": 180,
     "end_to_end": 200, "training": 150, "importing": 60, "export": 100, "commands": 60, "metrics": 30, "perception": 45,
+    "stages": 90,
     ".": 90,
 }  # fmt: skip
 OTHER_BUDGET = 30

@@ -26,7 +26,9 @@ def generate(options: argparse.Namespace) -> int:
         raise InputError(f"--threads must be at least 1, got {options.threads}")
     if options.out.lower().rstrip("/").endswith(".zip"):
         raise InputError(f"--out must be a folder, got {options.out!r}; zip it when it is done")
-    job = PortraitJob(_face_id(options, prompt, seed), prompt, seed, options.portrait)
+    abstract = options.abstract_prompt
+    abstract = None if abstract is None else checked_prompt(abstract, "abstract prompt")
+    job = PortraitJob(_face_id(options, prompt, seed), prompt, seed, options.portrait, abstract)
     store = Store(options.out)
     where = Locations.single(job.face_id, config.config_hash)
     _refuse_another_bundle(store, job, config)
@@ -54,11 +56,12 @@ def _prompt(options: argparse.Namespace) -> str:
 
 def _face_id(options: argparse.Namespace, prompt: str, seed: int) -> str:
     """From everything that was asked for; a portrait counts by its content wherever it lies."""
+    given = [] if options.abstract_prompt is None else [options.abstract_prompt]
     if options.portrait is None:
-        return content_id(prompt, seed)
+        return content_id(prompt, seed, *given)
     from ap3d.stages.base import portrait_digest
 
-    return content_id(prompt, seed, portrait_digest(PortraitJob("", prompt, seed, options.portrait)))
+    return content_id(prompt, seed, portrait_digest(PortraitJob("", prompt, seed, options.portrait)), *given)
 
 
 def _run(

@@ -34,6 +34,7 @@ def test_help_and_import_are_quick_and_load_no_heavy_package() -> None:
         (["generate", "a man", "--out", "x", "--preset", "huge"], "unknown preset 'huge'"),
         (["generate", "a man", "--out", "x", "--seed", "-1"], "seed"),
         (["generate", "a man", "--out", "x", "--threads", "0"], "threads"),
+        (["generate", "a man", "--out", "x", "--abstract-prompt", " "], "the abstract prompt is empty"),
         (["generate", "a man", "--out", "x", "--set", "nothing=1"], "unknown configuration field"),
         (["generate", "a man", "--out", "x", "--set", "views.steps=many"], "must be a int"),
         (["generate", "a man", "--out", "x", "--set", "models.diffusion=/nowhere"], "does not exist"),
