@@ -1,5 +1,5 @@
 """From a portrait to its mesh and assets, against known truth:
-python benchmarks/portrait.py [--quick] [--people NAME ...] [--json FILE] [--figures DIR]
+python benchmarks/portrait.py [--quick] [--people NAME ...] [--json FILE] [--figures DIR] [--start]
 
 Six procedural people whose surface, parts and rig are known stand for starting portraits: their outer surface on a grid
 like Portrait3D's, and 24 exact views. Voxels are 2.1/255 world units (0.7/255 SMPL metres). One thread.
@@ -14,6 +14,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,6 +29,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ap3d.cameras import Cameras, portrait3d_camera
+from ap3d.config import load_config
 from ap3d.perception import load_segmenter
 from ap3d.perception.normals_field import FieldNormals
 from ap3d.perception.protocol import Part
@@ -45,6 +47,7 @@ from ap3d.rig.builtin import BuiltinRig
 from ap3d.stages.assets import mesh_labels
 from ap3d.training.portraits.solid import EXTENT, RESOLUTION
 from ap3d.training.portraits.truth import BENCHMARK_PEOPLE, TruthPortrait, benchmark_portrait
+from benchmarks.portrait_start import known_rows, print_header
 
 VOXEL = EXTENT / (RESOLUTION - 1)
 UNSEEN = ((112.5, 82), (67.5, 98), (157.5, 90), (22.5, 82), (247.5, 90), (292.5, 98))  # yaw and pitch
@@ -145,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one person, small pictures and meshes")
     parser.add_argument("--people", nargs="*", default=list(BENCHMARK_PEOPLE), help="of BENCHMARK_PEOPLE")
+    parser.add_argument("--start", action="store_true", help="then the rig's fit and the static fit, stage by stage")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--figures", metavar="DIR", help="write pictures of every step there")
     options = parser.parse_args()
@@ -162,6 +166,13 @@ def main() -> None:
             save_pictures(pictures, Path(options.figures) / f"portrait_{name}.jpg")
         if options.json:
             Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
+    if options.start:
+        print_header()
+        config = load_config("smoke" if options.quick else "builtin")
+        with tempfile.TemporaryDirectory() as folder:
+            rows += known_rows(names, config, Path(folder))
+    if options.json:
+        Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
