@@ -42,8 +42,10 @@ from ap3d.workspace import Locations, Workspace
 
 LAST = "initialise"
 LIMITS = {"face_mm": (4.0, -1), "landmarks_px": (4.0, -1), "held_out_psnr": (28.0, 1), "memory_mb": (8192.0, -1)}
-COLUMNS = ("detector_px", "inner_px", "landmarks_px", "face_mm", "scalp_mm", "torso_mm", "held_out_psnr",
-           "portrait_cpu_s", "mesh_cpu_s", "assets_cpu_s", "fit_cpu_s", "initialise_cpu_s", "cpu_s", "memory_mb")  # fmt: skip
+COLUMNS = (
+    "detector_px", "inner_px", "landmarks_px", "face_mm", "scalp_mm", "torso_mm", "held_out_psnr", "portrait_cpu_s",
+    "mesh_cpu_s", "assets_cpu_s", "fit_cpu_s", "initialise_cpu_s", "cpu_s", "memory_mb",
+)  # fmt: skip
 
 
 def run_start(
