@@ -13,7 +13,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 
 from ap3d.checksums import BUILTIN
 
@@ -43,6 +44,24 @@ def write_triples(path: Path) -> None:
 
     rows = [{"image": encoded(3), "condition": encoded(6), "caption": "a man"} for _ in range(16)]
     pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def _average(rank: int, folder: str) -> None:
+    """One of two processes; leaves what it got in a file."""
+    from cluster.training import average_over_workers
+
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+    tensors = [torch.full((2, 3), float(rank)), torch.arange(4.0) * (1 + 2 * rank)]
+    average_over_workers(tensors)
+    save_file(dict(zip("ab", tensors, strict=True)), f"{folder}/{rank}.safetensors")
+    torch.distributed.destroy_process_group()
+
+
+def test_gradients_become_means_over_the_workers(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_average, (str(tmp_path),), 2)
+    for rank in range(2):
+        got = load_file(tmp_path / f"{rank}.safetensors")
+        assert torch.equal(got["a"], torch.full((2, 3), 0.5)) and torch.equal(got["b"], 2 * torch.arange(4.0))
 
 
 @pytest.mark.slow
