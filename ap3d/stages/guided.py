@@ -71,8 +71,8 @@ class GuidedStage:
 
 GUIDED_STAGES = (
     GuidedStage("eyes", 1, "initialise", ("eyes",)),
-    GuidedStage("mouth", 2, "eyes", ("mouth.match", "mouth.edit")),
-    GuidedStage("whole", 4, "mouth", ("whole",)),
+    GuidedStage("mouth", 3, "eyes", ("mouth.match", "mouth.edit")),
+    GuidedStage("whole", 5, "mouth", ("whole",)),
     GuidedStage("refine", 4, "whole", ("refine",), tidies=True),
 )
 

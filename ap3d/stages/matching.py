@@ -11,7 +11,7 @@ from ap3d.diffusion.vocabulary import VIEWS
 from ap3d.errors import NumericalError
 from ap3d.guidance_config import MatchConfig
 from ap3d.motion.expressions import jaw_opening
-from ap3d.raster.splats import rasterize_splats
+from ap3d.raster.splats import SplatImages, rasterize_splats
 from ap3d.rig.protocol import RigParams
 from ap3d.splats.avatar import Group
 from ap3d.splats.fitting import penalties
@@ -19,7 +19,7 @@ from ap3d.splats.frames import triangle_frames
 from ap3d.splats.selection import with_fixed
 from ap3d.stages.ahead import made_ahead
 from ap3d.stages.guided import GuidedRun
-from ap3d.stages.regions import RegionViews
+from ap3d.stages.regions import RegionViews, joined_views
 
 OPEN_MOUTH = 0.1  # of ARKit's jawOpen; below, the inside of the mouth is hidden and must not learn
 MOST_DROPPED = 0.1  # share of a phase's iterations whose answers may be not finite
@@ -56,12 +56,15 @@ def timestep(phase: MatchConfig, iteration: int) -> int:
 
 def _step(run: GuidedRun, phase: MatchConfig, iteration: int, drawn: list[RegionViews]) -> None:
     """One optimiser step over one sample of several crops, or over several samples of all crops of a camera."""
-    fixed = torch.ones(len(run.optimizer.avatar), dtype=torch.bool, device=run.device)
-    whole = True
-    for views in drawn:
-        mask = _fixed(run, phase, views.params)
-        whole &= _sample(run, phase, views, mask, iteration, 1 / len(drawn))
-        fixed &= mask
+    masks = [_fixed(run, phase, views.params) for views in drawn]
+    rendered = [_rendered(run, views, mask) for views, mask in zip(drawn, masks, strict=True)]
+    images = [r.over(run.background) for r in rendered]
+    found = picture_gradient(run, phase, torch.cat(images).detach(), joined_views(drawn), iteration)
+    run.metrics["ism_gradient"] = float(found.abs().mean())
+    whole = bool(found.isfinite().all())
+    for r, pictures, gradient in zip(rendered, images, found.split([len(i) for i in images]), strict=True):
+        if whole:
+            _add(run, r, pictures, gradient, phase.gradient_scale / len(drawn))
     if not whole:
         run.optimizer.forget_gradients()
         run.dropped += 1
@@ -72,6 +75,7 @@ def _step(run: GuidedRun, phase: MatchConfig, iteration: int, drawn: list[Region
             )
         return
     (penalties(run.optimizer.avatar, run.config.gaussians)).backward()
+    fixed = torch.stack(masks).all(0)
     run.optimizer.step(fixed if bool(fixed.any()) else None)
 
 
@@ -98,26 +102,23 @@ def _fixed(run: GuidedRun, phase: MatchConfig, posed: RigParams) -> Tensor:
     return fixed
 
 
-def _sample(
-    run: GuidedRun, phase: MatchConfig, views: RegionViews, fixed: Tensor, iteration: int, weight: float
-) -> bool:
-    """Add a sample's gradients to the avatar; False, and nothing added, where they are not finite."""
+def _rendered(run: GuidedRun, views: RegionViews, fixed: Tensor) -> SplatImages:
+    """A sample's crops; what is fixed gets no gradient."""
     avatar = run.optimizer.avatar
     frames = triangle_frames(views.vertices, run.rig.faces).to(run.device)
     splats, cameras = with_fixed(avatar, fixed).pose(frames, run.neutral), views.cameras.to(run.device)
-    rendered = rasterize_splats(splats, cameras, sh_degree=avatar.sh_degree)
-    images = rendered.over(run.background)
-    gradient = picture_gradient(run, phase, images.detach(), views, iteration)
-    if not bool(gradient.isfinite().all()):
-        return False
+    return rasterize_splats(splats, cameras, sh_degree=avatar.sh_degree)
+
+
+def _add(run: GuidedRun, rendered: SplatImages, images: Tensor, gradient: Tensor, weight: float) -> None:
+    """Add a sample's gradients to the avatar's and to the statistics of density control."""
     # A mean over crops and latent cells, so that neither batch size nor resolution changes the step.
-    scale = phase.gradient_scale * weight / len(images)
+    scale = weight / len(images)
     (images * (scale * gradient)).sum().backward()
     assert rendered.means2d.grad is not None  # retained by the rasteriser
     # Densification's threshold is for the gradient of one picture's own mean, whatever its weight in the step.
-    run.gradients.add(rendered.means2d.grad / scale, rendered.radii, views.cameras.width, views.cameras.height)
-    run.metrics["ism_gradient"] = float(gradient.abs().mean())
-    return True
+    height, width = images.shape[-2:]
+    run.gradients.add(rendered.means2d.grad / scale, rendered.radii, width, height)
 
 
 def picture_gradient(run: GuidedRun, phase: MatchConfig, images: Tensor, views: RegionViews, iteration: int) -> Tensor:

@@ -4,11 +4,15 @@ import threading
 import time
 
 import pytest
+import torch
 
 from ap3d.config import load_config
 from ap3d.diffusion.cost import Cost
+from ap3d.framing import full_cameras
+from ap3d.rig.protocol import Rig, RigParams
 from ap3d.stages.ahead import made_ahead
 from ap3d.stages.counting import counted_evaluations
+from ap3d.stages.regions import Crop, RegionViews, joined_views
 
 
 def total(preset: str, **overrides: object) -> Cost:
@@ -61,3 +65,20 @@ def test_an_error_ahead_is_raised_where_its_result_is_due_and_no_thread_stays() 
     next(unfinished)
     unfinished.close()
     assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())
+
+
+def test_crops_of_several_heads_are_one_batch_in_order(rig: Rig) -> None:
+    parts = []
+    for count in (1, 3):
+        cameras = full_cameras(rig, rig.canonical, [10.0 * k for k in range(count)], torch.zeros(count), 8)
+        image = torch.full((count, 1, 8, 8), float(count))
+        crops = [Crop("full", 10.0 * k, 0.0) for k in range(count)]
+        controlled = torch.tensor([count == 1] * count)
+        prompts = [f"{count} {k}" for k in range(count)]
+        parts.append(
+            RegionViews(RigParams.neutral(rig), rig.canonical, cameras, prompts, image, controlled, image, crops)
+        )
+    joined = joined_views(parts)
+    assert joined.prompts == ["1 0", "3 0", "3 1", "3 2"] and len(joined.cameras) == len(joined.crops) == 4
+    assert joined.conditions[:, 0, 0, 0].tolist() == joined.free[:, 0, 0, 0].tolist() == [1, 3, 3, 3]
+    assert joined.controlled.tolist() == [True, False, False, False] and joined_views(parts[:1]) is parts[0]
