@@ -1,7 +1,7 @@
 """Views of one posed head as the table of guidance asks for them: cameras, prompts, conditions, protected pixels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -55,10 +55,11 @@ def joined_views(views: Sequence[RegionViews]) -> RegionViews:
     """Crops of several heads as one batch for the networks; head and mesh are those of the first."""
     if len(views) == 1:
         return views[0]
-    together = {name: torch.cat([getattr(v, name) for v in views]) for name in ("conditions", "controlled", "free")}
-    return replace(
-        views[0], cameras=Cameras.concatenate([v.cameras for v in views]), **together,
-        prompts=[prompt for v in views for prompt in v.prompts], crops=[crop for v in views for crop in v.crops],
+    return RegionViews(
+        views[0].params, views[0].vertices, Cameras.concatenate([v.cameras for v in views]),
+        [prompt for v in views for prompt in v.prompts], torch.cat([v.conditions for v in views]),
+        torch.cat([v.controlled for v in views]), torch.cat([v.free for v in views]),
+        [crop for v in views for crop in v.crops],
     )  # fmt: skip
 
 
