@@ -108,14 +108,15 @@ class Store:
         names = (f[len(self._base) + 1 :] for f in found)
         return sorted(n for n in names if not n.rsplit("/", 1)[-1].startswith(".tmp-"))
 
-    def folders(self, prefix: str) -> Names:
-        """Names of the folders directly below a folder, without their path, sorted."""
+    def folders(self, prefix: str, ordered: bool = True) -> Names:
+        """Names of the folders directly below a folder, without their path, sorted if wanted."""
         with self._translated("list", prefix):
             if self.is_local:
                 if not os.path.isdir(self.path(prefix)):
                     return []
                 with os.scandir(self.path(prefix)) as found:
-                    return sorted(entry.name for entry in found if entry.is_dir())
+                    names = [entry.name for entry in found if entry.is_dir()]
+                return sorted(names) if ordered else names
             self._fs.invalidate_cache()
             try:
                 entries = _retried(lambda: self._fs.ls(self.path(prefix), detail=True))

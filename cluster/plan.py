@@ -48,15 +48,17 @@ def make_plan(store: Store, prompts: PromptSet, config: Config) -> Plan:
     known, config_hash = manifest.read_all(store, COLUMNS), config.config_hash
     ids = pa.array([job.face_id for job in prompts.jobs], pa.string())
     recorded = _done(known, config_hash)
-    missing = ids.filter(pc.invert(pc.is_in(ids, recorded["face_id"].combine_chunks())))
+    place = _places(ids, recorded)
+    missing = ids.filter(place.is_null())
     recovered = _unflushed(store, known, config_hash, missing.to_pylist()) if len(missing) else []
     if recovered:
         rows = schema.conformed(schema.table_from_rows(recovered), known.column_names)
         known = schema.newest_per_key(schema.joined([known, rows]), ordered=False)
         recorded = _done(known, config_hash)
-    finished = _present(store, recorded)
-    place = pc.index_in(ids, finished["face_id"].combine_chunks())
-    _check_same(prompts.jobs, place, finished)
+        place = _places(ids, recorded)
+    if len(recorded):
+        place = pc.if_else(_has_bundle(store, recorded).take(place), place, None)
+    _check_same(prompts.jobs, place, recorded)
     unfinished = place.is_null().to_numpy(zero_copy_only=False)
     todo = [prompts.jobs[i] for i in np.flatnonzero(unfinished)]
     todo.sort(key=lambda job: -job.priority)
@@ -76,13 +78,15 @@ def _unflushed(store: Store, known: pa.Table, config_hash: str, missing: list[st
     return records.read_records(store)
 
 
-def _present(store: Store, done: pa.Table) -> pa.Table:
-    """Only the rows whose bundle was not deleted by hand."""
-    if not len(done):
-        return done
-    names = pa.array(store.folders("avatars"), pa.string())
-    present = pc.binary_join_element_wise("avatars", names, "/")
-    return done.filter(pc.is_in(done["uri_bundle"], present))
+def _places(ids: pa.Array, rows: pa.Table) -> pa.Array:
+    """The row of each id, or null."""
+    return pc.index_in(ids, rows["face_id"].combine_chunks())
+
+
+def _has_bundle(store: Store, done: pa.Table) -> pa.Array:
+    """Whether the bundle of each row is there, or was deleted by hand."""
+    names = pa.array(store.folders("avatars", ordered=False), pa.string())
+    return pc.is_in(done["uri_bundle"].combine_chunks(), pc.binary_join_element_wise("avatars", names, "/"))
 
 
 def _check_same(jobs: list[PortraitJob], place: pa.Array, finished: pa.Table) -> None:
