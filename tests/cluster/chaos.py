@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--kill-node", type=float, default=30.0, metavar="SECONDS")
     add("--died-share", type=float, default=0.15, help="kill more workers while less than this share of tries died")
     add("--storage-errors", type=float, default=0.02, help="share of the workers' writes that fail")
+    add("--unfit", type=int, default=0, help="nodes on which the models cannot be loaded")
     add("--limit", type=float, default=600.0, metavar="SECONDS")
     add("--keep", action="store_true", help="keep the folder with the dataset and the driver's log")
     return parser
@@ -90,12 +91,13 @@ def _parser() -> argparse.ArgumentParser:
 def run_seed(seed: int, options: argparse.Namespace) -> Report:
     """One simulated cluster, one dataset, all checks."""
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
-    settings = ChaosSettings(str(folder / "events"), options.stage_seconds, options.storage_errors)
+    events, unfit = folder / "events", folder / "unfit"
+    settings = ChaosSettings(str(events), options.stage_seconds, options.storage_errors, str(unfit))
     expected = write_prompts(folder / "prompts.csv", options.portraits, random.Random(seed))
-    events = Events(folder / "events")
     cluster = SimulatedCluster(options.nodes, options.gpus, settings.environment())
+    unfit.write_text("\n".join(str(node.node_id) for node in cluster.nodes()[: options.unfit]))
     harm = Harm(
-        cluster, events, random.Random(seed),
+        cluster, Events(events), random.Random(seed),
         actor_every=options.kill_actor, node_every=options.kill_node, died_share=options.died_share,
     )  # fmt: skip
     harm.hang_after = options.portraits // 4
@@ -108,7 +110,10 @@ def run_seed(seed: int, options: argparse.Namespace) -> Report:
             harm.join()
         cluster.close()
     report = Report(seed, time.monotonic() - started, killed=f"{harm.actors}/{harm.nodes}/{harm.hung}")
-    check(report, folder, expected, events, status)
+    check(report, folder, expected, harm.events, status)
+    left_out = (folder / "driver.log").read_text().count("is left out")
+    if left_out < options.unfit:
+        report.wrong.append(f"{left_out} of {options.unfit} unfit machines were left out")
     if report.died < options.died_share * report.tries:
         report.wrong.append(f"only {report.died} of {report.tries} tries died")
     if options.keep:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,11 +34,13 @@ class ChaosSettings:
         events: file to which each step of each try is appended.
         stage_seconds: of each stage.
         storage_errors: share of writes that fail.
+        unfit: file with the ids of machines where the models cannot be loaded.
     """
 
     events: str
     stage_seconds: float = 0.1
     storage_errors: float = 0.02
+    unfit: str = ""
 
     def environment(self) -> dict[str, str]:
         """The variable that carries the settings."""
@@ -66,7 +69,15 @@ class FlakyStore(Store):
 def load(config: Config, device: str, threads: int) -> Any:
     """The pipeline of a worker."""
     settings = ChaosSettings.read()
+    if settings.unfit and _machine() in Path(settings.unfit).read_text():
+        raise InputError("weights are missing on this machine")
     return lambda job, store, attempt, **options: _Try(settings, config, job, store, attempt, options).run()
+
+
+def _machine() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
 
 
 class _Try:
