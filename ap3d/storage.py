@@ -173,6 +173,16 @@ class Store:
             if entry.name.startswith(".tmp-"):
                 os.unlink(entry.path)
 
+    def sweep_below(self, folder: str) -> int:
+        """The same in a folder and all below it; returns how many files there were."""
+        if not self.is_local:
+            return 0
+        names = [os.path.join(at, n) for at, _, files in os.walk(self.path(folder)) for n in files]
+        temporary = [name for name in names if os.path.basename(name).startswith(".tmp-")]
+        for name in temporary:
+            os.unlink(name)
+        return len(temporary)
+
     def check_writable(self) -> None:
         """Make sure that files can be written below the root, and that creation is exclusive there.
 

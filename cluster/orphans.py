@@ -34,7 +34,7 @@ def sweep(store: Store, table: pa.Table) -> int:
         _, config_hash, *rest = name.split("/")
         if config_hash not in kept and len(rest) >= 2:
             files[f"work/{config_hash}/{rest[0]}"].append("/".join(rest[1:]))
-    removed = 0
+    removed = store.sweep_below("work") + store.sweep_below("avatars")
     for folder, names in files.items():
         orphans = [n for n in names if n != DONE] if folder in done else _unnamed(store, folder, names)
         removed += len(orphans)

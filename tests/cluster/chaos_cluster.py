@@ -48,8 +48,9 @@ class SimulatedCluster:
     def __init__(self, nodes: int, gpus: int, environment: dict[str, str]) -> None:
         self._gpus = gpus
         self.folder = tempfile.mkdtemp(prefix="ray")  # short: the paths of Ray's sockets are limited
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray reads it once in a process
         os.environ |= {
-            "RAY_TMPDIR": self.folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_TMPDIR": self.folder, "RAY_AUTH_MODE": "token",
             "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment,
             **{f"RAY_health_check_{name}": value for name, value in HEALTH_CHECK.items()},
         }  # fmt: skip

@@ -3,10 +3,10 @@
 Words of a prompt steer them: ``invalid`` and ``broken`` raise, ``poison`` ends the interpreter at every try.
 """
 
+import ctypes
 import json
 import os
 import random
-import signal
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -122,7 +122,7 @@ class _Try:
                 return False
             time.sleep(self.settings.stage_seconds / STEPS)
             if "poison" in self.job.prompt:
-                os.kill(os.getpid(), signal.SIGSEGV)
+                ctypes.string_at(0)  # a segmentation fault
         content = f"{self.job.prompt} {stage}\n".encode()
         outputs = {"avatar.json": content, "preview.png": b"png"} if stage == "publish" else {"out.bin": content}
         commit = self.workspace.commit_bundle if stage == "publish" else self.workspace.commit

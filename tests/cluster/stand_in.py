@@ -16,7 +16,7 @@ SLOW_SECONDS = 30.0
 
 
 def load(config: Config, device: str, threads: int) -> Any:
-    """A pipeline of two stages; the words broken, crash, flaky, slow, full and invalid do what they say."""
+    """A pipeline of two stages; the words broken, crash, flaky, slow, deaf, full and invalid do what they say."""
     if config.models.diffusion == "unloadable":
         raise InputError("weights are missing")
     return lambda job, store, attempt, **options: _run(config, job, store, attempt, **options)
@@ -41,6 +41,8 @@ def _run(config: Config, job: PortraitJob, store: Store, attempt: str, **options
         raise StorageFullError("cannot write: the storage is full")
     if "broken" in words or ("flaky" in words and first):
         raise ArithmeticError("a matrix was singular")
+    if "deaf" in words and first:
+        time.sleep(SLOW_SECONDS)
     if "crash" in words and first:
         os._exit(11)
     steps = round(SLOW_SECONDS / 0.05) if "slow" in words and first else 2

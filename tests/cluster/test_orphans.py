@@ -20,6 +20,7 @@ def test_only_what_nobody_needs_is_removed(make: Callable[..., int], tmp_path: P
         store.write_bytes(f"{work}/whole/000001-01/avatar.bin", b"named")
         store.write_bytes(f"{work}/whole/checkpoints/f.safetensors", b"state")
         store.write_json(f"{work}/whole.json", {"folder": f"{work}/whole/000001-01", "outputs": {}})
+    (done / ".tmp-publish.json-0").write_bytes(b"half")
     store.write_bytes(f"work/{config_hash}/never-ended/whole/checkpoints/f.safetensors", b"state")
     assert "files of lost workers removed" in maintenance.compact(str(root))
     assert [p.name for p in done.rglob("*")] == ["DONE.json"]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -247,3 +248,26 @@ def test_perp_neg_against_the_positive_itself_is_plain_guidance(models):
     torch.testing.assert_close(models.predict(z, 500, text, guidance_scale=3.0, against=against)[1], plain)
     other = (models.encode_prompt(["back view", "back view"])[None], torch.full((1, 2), -2.0))
     assert not torch.allclose(models.predict(z, 500, text, guidance_scale=3.0, against=other)[1], plain, atol=1e-4)
+
+
+def test_one_of_several_workers_copies_a_remote_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+
+    from ap3d.diffusion import loading
+
+    source, copies, copy = tmp_path / "model", [], loading._copy_folder
+    (source / "unet").mkdir(parents=True)
+    (source / "unet" / "config.json").write_text("{}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def counted(uri: str, target: Path) -> None:
+        copies.append(uri)
+        time.sleep(0.05)
+        copy(uri, target)
+
+    monkeypatch.setattr(loading, "_copy_folder", counted)
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(pool.map(loading.resolve_model_folder, [f"file://{source}"] * 4))
+    assert len(set(folders)) == 1 and len(copies) == 1
+    assert (folders[0] / "unet" / "config.json").read_text() == "{}"
