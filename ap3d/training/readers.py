@@ -5,8 +5,8 @@ Random backgrounds, blur, noise and exposure make them read avatars and drawings
 """
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,18 +19,24 @@ from torch.nn import functional as F
 from ap3d.cameras import Cameras, orbit
 from ap3d.framing import FOV_DEGREES, framing_boxes, full_radius, head_camera_target
 from ap3d.metrics.attribute_probe import READ, AttributeProbe
+from ap3d.metrics.attribute_probe import SIZE as PROBE_SIZE
 from ap3d.perception.parsing import CLASSES, SIZE, FaceParser
 from ap3d.rig.builtin import BuiltinRig
+from ap3d.training.attributes import PortraitAttributes
 from ap3d.training.portraits import Portraitist, sample_person
+from ap3d.training.portraits.people import Person
 
-SEED, VIEWS = 2_000_003, 4
+SEED = 2_000_003
+VIEWS = ("full", "full", "face", "any")  # of each person: a whole head from the front side, its face, any direction
+FULL_VIEWS = ("full", "full", "full")  # of people whom only the probe sees
+RATE = 4e-3  # highest learning rate from nothing
 Network = TypeVar("Network", bound=nn.Module)
 Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass
 class Labelled:
-    """Pictures ``[N, S, S, 3]``, class maps ``[N, S, S]`` (uint8), attribute codes ``[N, 6]`` in the order of
+    """Pictures ``[N, S, S, 3]``, class maps ``[N, S, S]`` (uint8), attribute codes ``[N, A]`` in the order of
     ``READ``, and whether the whole head is shown from the front side ``[N]``."""
 
     images: NDArray[np.uint8]
@@ -49,26 +55,50 @@ class Labelled:
             return Labelled(**{name: file[name] for name in ("images", "classes", "codes", "frontal")})
 
 
-def render_labelled(rig: BuiltinRig, people: int, seed: int = SEED, size: int = SIZE) -> Labelled:
-    """Four views of each of ``people``: two or three whole heads, else faces."""
+def render_labelled(
+    rig: BuiltinRig, people: int, seed: int = SEED, size: int = SIZE, views: tuple[str, ...] = VIEWS
+) -> Labelled:
+    """Some views of each of ``people``, seeded by ``seed`` alone."""
     rng = np.random.default_rng(seed)
-    rows = [row for _ in range(people) for row in _person_rows(rig, rng, size)]
+    rows = [row for _ in range(people) for row in _person_rows(sample_person(rng, rig), rig, rng, size, views)]
     images, classes, codes, frontal = (np.stack(column) for column in zip(*rows, strict=True))
     return Labelled(images, classes, codes, frontal)
 
 
-def _person_rows(rig: BuiltinRig, rng: np.random.Generator, size: int) -> Iterator[tuple[Any, ...]]:
-    person = sample_person(rng, rig)
+def joined(parts: Sequence[Labelled]) -> Labelled:
+    """All pictures of some sets of one size."""
+    return Labelled(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Labelled)))
+
+
+def whole_heads(data: Labelled, size: int = PROBE_SIZE) -> Labelled:
+    """The pictures that the probe reads, at its size."""
+    rows = np.flatnonzero(data.frontal)
+    small = [
+        F.interpolate(_pictures(data, part), (size, size), mode="bilinear", antialias=True)
+        for part in np.array_split(rows, len(rows) // 64 + 1)
+    ]
+    images = (torch.cat(small) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    nearest = ((np.arange(size) + 0.5) * (data.classes.shape[1] / size)).astype(int)
+    return Labelled(images, data.classes[rows][:, nearest][:, :, nearest], data.codes[rows], data.frontal[rows])
+
+
+def codes_of(attributes: PortraitAttributes) -> NDArray[np.int64]:
+    """Indices ``[A]`` of a person's values, in the order of ``READ``."""
+    return np.array([values.index(getattr(attributes, name)) for name, values in READ.items()])
+
+
+def _person_rows(
+    person: Person, rig: BuiltinRig, rng: np.random.Generator, size: int, views: tuple[str, ...]
+) -> Iterator[tuple[Any, ...]]:
     portraitist = Portraitist(person, rig)
     target, height = head_camera_target(rig, portraitist.mesh.neutral)
-    codes = np.array([values.index(getattr(person.attributes, name)) for name, values in READ.items()])
     cameras, frontal = [], []
-    for view in range(VIEWS):
-        azimuth = rng.uniform(-45, 45) if view < 3 else rng.uniform(-180, 180)
+    for view in views:
+        azimuth = rng.uniform(-180, 180) if view == "any" else rng.uniform(-45, 45)
         radius = full_radius(height) * rng.uniform(0.92, 1.1)
         aim = target + torch.from_numpy(rng.normal(0, 0.02 * height, 3)).float()
         camera = orbit([azimuth], [rng.uniform(-12, 20)], aim, radius, FOV_DEGREES, size)
-        close = view == 2 or (view == 3 and abs(azimuth) < 90 and rng.random() < 0.5)
+        close = view == "face" or (view == "any" and abs(azimuth) < 90 and rng.random() < 0.5)
         if close:
             pixels, _ = camera.project(rig.landmarks_of(portraitist.mesh.bare[None])[0])
             camera = camera.crop(framing_boxes(pixels, "face", size), size)
@@ -77,8 +107,8 @@ def _person_rows(rig: BuiltinRig, rng: np.random.Generator, size: int) -> Iterat
     together = Cameras.concatenate(cameras)
     images = (portraitist.render(together) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     classes = portraitist.render_classes(together).byte().numpy()
-    for k in range(VIEWS):
-        yield images[k], classes[k], codes, frontal[k]
+    for k in range(len(views)):
+        yield images[k], classes[k], codes_of(person.attributes), frontal[k]
 
 
 def augment(pictures: Tensor, classes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -103,10 +133,27 @@ def augment(pictures: Tensor, classes: Tensor, generator: torch.Generator) -> tu
     return (pictures + 0.05 * draw(1, 1, 1) * noise).clamp(0, 1), classes
 
 
-def train_parser(data: Labelled, steps: int, report: Report, batch: int = 8, seed: int = 0) -> FaceParser:
-    """Cross entropy and soft Dice overlap (arXiv 1606.04797), so that small classes count."""
+def _moved(pictures: Tensor, classes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pictures and class maps shifted by up to 5 % and scaled by up to 8 %."""
+    draw = (torch.rand(len(pictures), 3, generator=generator) * 2 - 1) * torch.tensor([0.1, 0.1, 0.08])
+    affine = torch.eye(2) * (1 + draw[:, 2, None, None])
+    grid = F.affine_grid(torch.cat([affine, draw[:, :2, None]], 2), list(pictures.shape), align_corners=False)
+    there = F.grid_sample(classes[:, None].float(), grid, "nearest", "border", align_corners=False)[:, 0]
+    return F.grid_sample(pictures, grid, "bilinear", "border", align_corners=False), there.long()
+
+
+def train_parser(
+    data: Labelled,
+    steps: int,
+    report: Report,
+    batch: int = 8,
+    seed: int = 0,
+    start: FaceParser | None = None,
+    rate: float = RATE,
+) -> FaceParser:
+    """Cross entropy and soft Dice overlap (arXiv 1606.04797), so that small classes count; goes on from ``start``."""
     torch.manual_seed(seed)
-    network = FaceParser()
+    network = _going_on(FaceParser(), start)
 
     def loss(rows: NDArray[np.int64], generator: torch.Generator) -> Tensor:
         pictures, classes = augment(_pictures(data, rows), torch.from_numpy(data.classes[rows]).long(), generator)
@@ -115,26 +162,41 @@ def train_parser(data: Labelled, steps: int, report: Report, batch: int = 8, see
         both, each = (share * truth).sum((0, 2, 3)), (share + truth).sum((0, 2, 3))
         return F.cross_entropy(logits, classes) + 1 - (2 * both / each.clamp_min(1e-3))[truth.sum((0, 2, 3)) > 0].mean()
 
-    return _fit(network, loss, np.arange(len(data.images)), steps, batch, seed, report)
+    return _fit(network, loss, np.arange(len(data.images)), steps, batch, seed, report, rate)
 
 
-def train_probe(data: Labelled, steps: int, report: Report, batch: int = 32, seed: int = 0) -> AttributeProbe:
+def train_probe(
+    data: Labelled,
+    steps: int,
+    report: Report,
+    batch: int = 32,
+    seed: int = 0,
+    start: AttributeProbe | None = None,
+    rate: float = RATE,
+) -> AttributeProbe:
     """Cross entropy of every attribute on whole heads seen from the front side; bald heads have no hair colour."""
     torch.manual_seed(seed)
-    network = AttributeProbe()
+    network = _going_on(AttributeProbe(), start)
 
     def loss(rows: NDArray[np.int64], generator: torch.Generator) -> Tensor:
-        pictures, _ = augment(_pictures(data, rows), torch.from_numpy(data.classes[rows]).long(), generator)
+        moved = _moved(_pictures(data, rows), torch.from_numpy(data.classes[rows]), generator)
+        pictures, _ = augment(*moved, generator)
         logits, targets = network(pictures), torch.from_numpy(probe_targets(data, rows))
         return torch.stack(
             [F.cross_entropy(logits[n], targets[:, k], ignore_index=-100) for k, n in enumerate(READ)]
         ).sum()
 
-    return _fit(network, loss, np.flatnonzero(data.frontal), steps, batch, seed, report)
+    return _fit(network, loss, np.flatnonzero(data.frontal), steps, batch, seed, report, rate)
+
+
+def _going_on(network: Network, start: Network | None) -> Network:
+    if start is not None:
+        network.load_state_dict(start.state_dict())
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def probe_targets(data: Labelled, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Codes ``[N, 6]`` with -100 where a picture cannot show the attribute."""
+    """Codes ``[N, A]`` with -100 where a picture cannot show the attribute."""
     targets, names = data.codes[rows].copy(), list(READ)
     bald = targets[:, names.index("hair_style")] == READ["hair_style"].index("bald")
     targets[bald, names.index("hair_colour")] = -100
@@ -143,10 +205,10 @@ def probe_targets(data: Labelled, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _fit(
     network: Network, loss: Callable[[NDArray[np.int64], torch.Generator], Tensor], rows: NDArray[np.int64], steps: int,
-    batch: int, seed: int, report: Report,
+    batch: int, seed: int, report: Report, rate: float,
 ) -> Network:  # fmt: skip
-    optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.15)
+    optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.15)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     started = time.monotonic()
     for number in range(steps):
@@ -167,7 +229,7 @@ def parser_overlap(network: FaceParser, data: Labelled, batch: int = 32) -> dict
     both, either = torch.zeros(len(CLASSES)), torch.zeros(len(CLASSES))
     for start in range(0, len(data.images), batch):
         rows = np.arange(start, min(start + batch, len(data.images)))
-        found, truth = network(_pictures(data, rows)).argmax(1), torch.from_numpy(data.classes[rows]).long()
+        found, truth = network.parse(_pictures(data, rows)), torch.from_numpy(data.classes[rows]).long()
         for k in range(len(CLASSES)):
             both[k] += ((found == k) & (truth == k)).sum()
             either[k] += ((found == k) | (truth == k)).sum()
@@ -186,4 +248,5 @@ def probe_accuracy(network: AttributeProbe, data: Labelled) -> dict[str, float]:
 
 
 def _pictures(data: Labelled, rows: NDArray[np.int64]) -> Tensor:
+    """``[B, 3, S, S]`` in 0..1, channels last in memory."""
     return torch.from_numpy(data.images[rows]).permute(0, 3, 1, 2).float() / 255

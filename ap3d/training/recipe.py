@@ -133,27 +133,60 @@ def start_producer(out: Path, rows: int) -> multiprocessing.process.BaseProcess:
     return process
 
 
-def train_readers(out: Path, people: int, parser_steps: int, probe_steps: int, report: Report) -> None:
-    """Face parser and measuring probe into ``out``; the last eighth of the people is held out."""
+def train_readers(
+    out: Path, people: int, parser_steps: int, probe_steps: int, report: Report, start: Path | None = None
+) -> None:
+    """Face parser and measuring probe into ``out``, measured on people whom they have not seen.
+
+    Args:
+        out: folder of the pictures and the results.
+        people: of whom the parser sees four pictures each, and the probe the whole heads.
+        parser_steps: batches.
+        probe_steps: batches.
+        report: told the progress and the figures.
+        start: folder of the networks to go on from, the learning rate then being lower; from nothing where None.
+    """
     from ap3d.metrics import attribute_probe
     from ap3d.perception import parsing
-    from ap3d.rig.builtin import BuiltinRig
     from ap3d.training import readers
 
-    rig, known, unseen = BuiltinRig.load(), out / "readers.npz", out / "readers_held_out.npz"
-    for path, count, seed in ((unseen, max(people // 8, 1), readers.SEED + 1), (known, people, readers.SEED)):
-        if not path.exists():
-            readers.render_labelled(rig, count, seed).save(path)
-    data, held_out = readers.Labelled.load(known), readers.Labelled.load(unseen)
-    parser = readers.train_parser(data, parser_steps, report)
+    known, heads, unseen, splats = (readers.Labelled.load(path) for path in _reader_pictures(out, people))
+    rate = readers.RATE if start is None else readers.RATE / 2
+    begin = parsing.FaceParser.load(start / parsing.FILE) if start else None
+    parser = readers.train_parser(known, parser_steps, report, start=begin, rate=rate)
     save_half(parser, out / parsing.FILE)
-    overlap = readers.parser_overlap(parser, held_out)
-    report(overlap)
-    probe = readers.train_probe(data, probe_steps, report)
+    figures = {"parser": readers.parser_overlap(parser, unseen)}
+    report(figures["parser"])
+    data = readers.joined([readers.whole_heads(known), readers.whole_heads(heads)])
+    first = attribute_probe.AttributeProbe.load(start / attribute_probe.FILE) if start else None
+    probe = readers.train_probe(data, probe_steps, report, start=first, rate=rate)
     save_half(probe, out / attribute_probe.FILE)
-    accuracy = readers.probe_accuracy(probe, held_out)
-    report(accuracy)
-    (out / "readers.json").write_text(json.dumps({"parser": overlap, "probe": accuracy}, indent=1))
+    for name, pictures in (("probe", readers.whole_heads(unseen)), ("probe_through_splats", splats)):
+        figures[name] = readers.probe_accuracy(probe, pictures)
+        report(figures[name])
+    (out / "readers.json").write_text(json.dumps(figures, indent=1))
+
+
+def _reader_pictures(out: Path, people: int) -> list[Path]:
+    """Files of the known people, of more whole heads, of the people held out and of those drawn through splats."""
+    from ap3d.metrics.attribute_probe import SIZE
+    from ap3d.rig.builtin import BuiltinRig
+    from ap3d.training import readers
+    from ap3d.training.splat_truth import splat_truth
+
+    rig, seed = BuiltinRig.load(), readers.SEED
+    unseen = max(people // 8, 1)
+    render: dict[str, Callable[[], readers.Labelled]] = {
+        "readers": lambda: readers.render_labelled(rig, people, seed),
+        "readers_heads": lambda: readers.render_labelled(rig, people, seed + 2, SIZE, readers.FULL_VIEWS),
+        "readers_held_out": lambda: readers.render_labelled(rig, unseen, seed + 1),
+        "readers_splats": lambda: splat_truth(rig, max(unseen // 4, 1), seed + 3),
+    }
+    paths = [out / f"{name}.npz" for name in render]
+    for path, make in zip(paths, render.values(), strict=True):
+        if not path.exists():
+            make().save(path)
+    return paths
 
 
 def save_half(network: torch.nn.Module, path: Path) -> None:

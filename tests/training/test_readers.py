@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from ap3d.config import GaussiansConfig
 from ap3d.errors import DataFileError
 from ap3d.framing import full_cameras
 from ap3d.metrics.attribute_probe import READ, AttributeProbe
 from ap3d.perception.parsing import CLASSES, FaceParser
 from ap3d.rig.builtin import BuiltinRig
 from ap3d.training.attributes import BACKGROUND_COLOUR, PortraitAttributes
-from ap3d.training.portraits import Portraitist
+from ap3d.training.portraits import Portraitist, sample_person
 from ap3d.training.portraits.people import build_person
 from ap3d.training.readers import (
     Labelled,
@@ -23,8 +24,10 @@ from ap3d.training.readers import (
     render_labelled,
     train_parser,
     train_probe,
+    whole_heads,
 )
 from ap3d.training.recipe import save_half
+from ap3d.training.splat_truth import AZIMUTHS, ELEVATION, splat_truth
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +105,39 @@ def test_bald_heads_have_no_hair_colour(data: Labelled) -> None:
     targets = probe_targets(bald, np.array([0]))
     assert targets[0, list(READ).index("hair_colour")] == -100
     assert (targets[0, [list(READ).index(n) for n in ("gender", "skin", "shirt")]] >= 0).all()
+
+
+def test_whole_heads_come_at_the_probes_size_with_their_codes(data: Labelled) -> None:
+    heads = whole_heads(data)
+    assert heads.images.shape == (int(data.frontal.sum()), 128, 128, 3) and heads.classes.shape[1:] == (128, 128)
+    assert np.array_equal(heads.codes, data.codes[data.frontal])
+    wide = data.images[data.frontal].astype(float).mean((1, 2, 3))
+    assert np.abs(heads.images.astype(float).mean((1, 2, 3)) - wide).max() < 1
+    again = whole_heads(heads)
+    assert np.array_equal(again.images, heads.images) and np.array_equal(again.classes, heads.classes)
+
+
+def test_brows_are_as_thick_as_the_persons(rig: BuiltinRig) -> None:
+    pixels = {}
+    for gender in ("man", "woman"):
+        a = PortraitAttributes(gender, "young", "average", "pale", "bald", "black", "brown", "red", False)
+        portraitist = Portraitist(build_person(a, "neutral", np.random.default_rng(0), rig), rig)
+        camera = full_cameras(rig, portraitist.mesh.neutral, [0.0], [0.0], 256)
+        brows = portraitist.render_classes(camera)[0] == CLASSES.index("brows")
+        picture = portraitist.render(camera)[0].mean(0)
+        pixels[gender] = int(brows.sum())
+        forehead = float(picture[portraitist.render_classes(camera)[0] == CLASSES.index("skin")].median())
+        assert float(picture[brows].median()) < 0.7 * forehead  # what is labelled is dark
+    assert pixels["man"] > 1.25 * pixels["woman"]
+
+
+def test_splat_truth_looks_like_the_person(rig: BuiltinRig) -> None:
+    counts = GaussiansConfig(skin_count=2500, hair_count=1200, clothes_count=500)
+    truth = splat_truth(rig, 1, 5, size=48, iterations=60, counts=counts)
+    assert truth.images.shape == (3, 48, 48, 3) and truth.codes.shape == (3, len(READ))
+    person = sample_person(np.random.default_rng(5), rig)
+    portraitist = Portraitist(person, rig)
+    cameras = full_cameras(rig, portraitist.mesh.neutral, AZIMUTHS, [ELEVATION], 48)
+    drawn = portraitist.render(cameras).permute(0, 2, 3, 1).numpy()
+    error = lambda picture: float(((picture - drawn) ** 2).mean())  # noqa: E731
+    assert error(truth.images / 255) < 0.5 * error(np.array(BACKGROUND_COLOUR))

@@ -15,12 +15,13 @@ from ap3d.framing import FOV_DEGREES, framing_boxes, full_radius, head_camera_ta
 from ap3d.perception.parsing import CLASSES
 from ap3d.raster.mesh import interpolate, rasterize_mesh
 from ap3d.rig.builtin import BuiltinRig
-from ap3d.rig.regions import Label, labels_from_fields
+from ap3d.rig.regions import Label, label_fields, labels_from_fields
 from ap3d.training.attributes import BACKGROUND_COLOUR, FRAMINGS, PortraitAttributes
 from ap3d.training.portraits.dress import DressedMesh, dress
 from ap3d.training.portraits.materials import paint
 from ap3d.training.portraits.people import Person, sample_person
 from ap3d.training.portraits.shading import Light, shade
+from ap3d.training.portraits.skin import brow_cover
 from ap3d.training.portraits.surface import Surface
 
 SUPERSAMPLE = 2
@@ -74,9 +75,17 @@ class Portraitist:
         """Classes ``[N]`` of points of triangles ``[N]`` with template positions and masks ``[N, 6]``."""
         own = face < len(self.rig.faces)
         labels = torch.full_like(face, int(Label.SCALP))
-        labels[own] = labels_from_fields(self.rig, face[own], fields[own, :3], fields[own, 3:])
+        known = labels_from_fields(self.rig, face[own], fields[own, :3], fields[own, 3:])
+        labels[own] = self._own_brows(known, fields[own, :3])
         table = torch.tensor([CLASSES.index(_class_of(label, self.person.attributes)) for label in Label])
         return torch.where(own, table[labels], torch.tensor(CLASSES.index("hair")))
+
+    def _own_brows(self, labels: Tensor, template: Tensor) -> Tensor:
+        """Labels ``[P]`` with brows as thick as this person's, in place of the rig's middling ones."""
+        eye_height = float(label_fields(self.rig)["eye_centres"][0, 1])
+        brow = brow_cover(template, self.person.attributes, eye_height) > 0.5
+        labels = torch.where(labels == Label.BROW, torch.tensor(int(Label.SKIN)), labels)
+        return torch.where(brow & (labels == Label.SKIN), torch.tensor(int(Label.BROW)), labels)
 
     def rasterize(self, camera: Cameras, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """As :func:`rasterize_mesh` gives it, and where something was hit ``[H, W]``."""

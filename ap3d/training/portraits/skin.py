@@ -82,16 +82,21 @@ def _lip_colour(skin: Tensor, a: PortraitAttributes) -> Tensor:
 
 def _brows(albedo: Tensor, s: Surface, a: PortraitAttributes, eye_height: float) -> Tensor:
     """Brows of slanting hairs in the hair's colour, darker, with a soft edge."""
-    thickness = 0.85 if a.gender == "woman" else 0.95 if a.age == "child" else 1.2
     side, height = s.template[:, 0].abs(), s.template[:, 1] - eye_height
-    near = brow_weight(s.template, eye_height, thickness)
     hairs = torch.sin(2400 * (0.55 * side - height) + 1.2 * torch.sin(500 * side))
-    weight = (1.9 * near + 0.30 * hairs * step(near, 0.1, 0.2)).clamp(0, 1)
-    weight = weight * step(side, 0.0120, 0.005) * (1 - step(side, 0.0515, 0.006))
+    weight = brow_cover(s.template, a, eye_height, hairs)
     hair = colour(HAIR[a.hair_colour])
     dark = hair * 0.45 if float(hair.mean()) > 0.15 else hair * 0.8
     warm = torch.tensor([0.20, 0.115, 0.06]) if a.hair_colour in ("blonde", "red", "brown") else dark
     return mix(albedo, 0.55 * dark + 0.45 * warm + 0.01, 0.92 * weight)
+
+
+def brow_cover(template: Tensor, a: PortraitAttributes, eye_height: float, hairs: Tensor | float = 0.0) -> Tensor:
+    """How much of a brow covers template points ``[P, 3]``, 0 to 1; its outline is where half is covered."""
+    thickness = 0.85 if a.gender == "woman" else 0.95 if a.age == "child" else 1.2
+    side, near = template[:, 0].abs(), brow_weight(template, eye_height, thickness)
+    weight = (1.9 * near + 0.30 * hairs * step(near, 0.1, 0.2)).clamp(0, 1)
+    return weight * step(side, 0.0120, 0.005) * (1 - step(side, 0.0515, 0.006))
 
 
 def _lashes(albedo: Tensor, s: Surface, a: PortraitAttributes, rig: BuiltinRig) -> Tensor:
