@@ -34,7 +34,7 @@ def run_editing(run: GuidedRun, phase: EditConfig) -> None:
     Raises:
         NumericalError: a picture of every target is not finite, or the fit diverged.
     """
-    reference = _reference(run, phase)
+    reference = phase_reference(run)
     for index in range(run.done, phase.rounds):
         source = run.optimizer.detached() if phase.reference == "round" else reference
         targets = _targets(run, phase, source, index)
@@ -46,9 +46,10 @@ def run_editing(run: GuidedRun, phase: EditConfig) -> None:
     run.metrics["dropped_targets"] = float(run.dropped)
 
 
-def _reference(run: GuidedRun, phase: EditConfig) -> GaussianAvatar:
-    """The avatar as the phase found it, from the checkpoint when it goes on with one."""
-    return GaussianAvatar(**run.saved).to(run.device) if run.saved else run.optimizer.detached().to(run.device)
+def phase_reference(run: GuidedRun) -> GaussianAvatar:
+    """A copy of the avatar as the phase found it, from the checkpoint when it goes on with one."""
+    tensors = run.saved or run.optimizer.detached().tensors()
+    return GaussianAvatar(**{name: tensor.clone().to(run.device) for name, tensor in tensors.items()})
 
 
 def _targets(run: GuidedRun, phase: EditConfig, source: GaussianAvatar, index: int) -> list[TargetViews]:

@@ -1,0 +1,113 @@
+"""A phase of score matching on a model in the size of a stamp: who may move, and what happens to values not finite."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ap3d.config import load_config
+from ap3d.diffusion.conditions import ConditionBuilder
+from ap3d.diffusion.models import GuidanceModels
+from ap3d.errors import InputError, NumericalError
+from ap3d.portrait_job import PortraitJob
+from ap3d.splats.optimizer import AvatarOptimizer
+from ap3d.splats.selection import selected_points
+from ap3d.stages.editing import phase_reference, run_editing
+from ap3d.stages.guided import GuidedRun
+from ap3d.stages.matching import run_matching
+from tests.tiny_avatar import tiny_avatar
+from tests.tiny_diffusion import write_tiny_model
+
+NOTES = {"completed_prompt": "a man", "abstract_prompt": "a man", "background": [0.5, 0.5, 0.5]}
+
+
+@pytest.fixture(scope="module")
+def resources(rig, tmp_path_factory):
+    models = GuidanceModels.load(write_tiny_model(tmp_path_factory.mktemp("sd")))
+    builder = ConditionBuilder(rig, models.condition_spec, 1)
+    return SimpleNamespace(rig=rig, models=models, conditions=builder, device="cpu")
+
+
+@pytest.fixture
+def begin(resources, neutral):
+    def make(**overrides):
+        config = load_config("smoke", {"regions.full.control": False, **overrides})
+        context = SimpleNamespace(
+            job=PortraitJob("x", "a man", 0), config=config, resources=resources, stage="whole", records={},
+            generator=torch.Generator().manual_seed(0), notes=lambda stage: NOTES, report=lambda step, steps: None,
+            read_tensors=lambda stage, name: neutral.tensors(), save_checkpoint=lambda tensors, step: None,
+        )  # fmt: skip
+        return GuidedRun(context, AvatarOptimizer(tiny_avatar(resources.rig)), [1, 1])
+
+    return make
+
+
+def moved(run, before):
+    return (run.optimizer.avatar.f_dc.detach() - before.f_dc).abs().amax(1) > 0
+
+
+def test_only_the_points_of_a_phase_move(begin):
+    run = begin()
+    before, phase = tiny_avatar(run.rig), run.config.eyes
+    run_editing(run, replace(phase, densify_at=()))
+    chosen = selected_points(before, run.rig, phase.points)
+    assert bool(chosen.any()) and not bool(moved(run, before)[~chosen].any())
+    assert float(moved(run, before)[chosen].float().mean()) > 0.3
+
+
+def test_teeth_rest_behind_closed_lips_and_every_camera_mode_runs(begin):
+    run = begin()
+    before = tiny_avatar(run.rig)
+    phase = replace(run.config.whole, iterations=2, densify_at=(), one_camera=True, views_per_step=2,
+                    perpendicular=True, faces="eyes", crops=("full", "face", "mouth"))  # fmt: skip
+    run_matching(run, phase)
+    teeth = selected_points(before, run.rig, ("teeth",))
+    assert not bool(moved(run, before)[teeth].any()) and bool(moved(run, before)[~teeth].any())
+
+
+def test_a_step_that_is_not_finite_is_dropped_and_many_end_the_run(begin, monkeypatch):
+    run = begin()
+    before, plain, calls = tiny_avatar(run.rig), run.models.predict, []
+
+    def now_and_then(*arguments, **options):
+        calls.append(0)
+        clean, noise = plain(*arguments, **options)
+        return clean, noise * (float("nan") if len(calls) <= 2 else 1.0)
+
+    monkeypatch.setattr(run.models, "predict", now_and_then)
+    phase = replace(run.config.whole, iterations=3, densify_at=(), inversion_steps=1)
+    run_matching(run, phase)
+    assert run.metrics["dropped_steps"] == 1
+    assert all(bool(t.isfinite().all()) for t in run.optimizer.detached().tensors().values() if t.is_floating_point())
+    assert bool(moved(run, before).any())
+    monkeypatch.setattr(run.models, "predict", lambda z, *a, **o: (z * float("nan"), z * float("nan")))
+    with pytest.raises(NumericalError, match="not finite.*try bfloat16"):
+        run_matching(begin(), replace(phase, iterations=40))
+
+
+def test_the_weight_of_a_step_does_not_depend_on_its_crops(begin, monkeypatch):
+    """Four crops of one kind give the screen gradients of one, for density control and for the step alike."""
+    gradients = {}
+    for count in (1, 4):
+        run = begin()
+        answer = lambda z, *a, **o: (z, 0.1 * torch.ones_like(z) * o.get("guidance_scale", 0.0))  # noqa: E731
+        monkeypatch.setattr(run.models, "predict", answer)
+        run.optimizer.step = lambda frozen=None: None
+        phase = replace(run.config.whole, iterations=1, densify_at=(), views_per_step=count, crops=("face",))
+        run_matching(run, phase)
+        gradients[count] = float(run.optimizer.avatar.f_dc.grad.abs().sum())
+    assert gradients[4] == pytest.approx(gradients[1], rel=0.5)
+
+
+def test_points_with_unknown_names_are_refused(begin):
+    run = begin()
+    with pytest.raises(InputError, match="'nose'"):
+        selected_points(run.optimizer.avatar, run.rig, ("nose",))
+
+
+def test_the_reference_of_a_phase_stays_as_it_was(begin):
+    run = begin()
+    reference = phase_reference(run)
+    run.optimizer.avatar.f_dc.data += 1
+    assert torch.equal(reference.f_dc, tiny_avatar(run.rig).f_dc)
