@@ -121,9 +121,10 @@ class RayExecutor:
         return len(self._idle())
 
     def expect(self, tasks: int) -> None:
-        """Keep no more workers than tasks; idle ones beyond that leave, so that their machines can."""
+        """Keep no more workers than tasks; others leave, those still loading first, so that their machines can."""
         self._expected = tasks
-        for slot in self._idle()[: max(0, len(self._slots) - tasks)]:
+        spare = [slot for slot in self._slots if not slot.loaded] + self._idle()
+        for slot in spare[: max(0, len(self._slots) - tasks)]:
             self._drop(slot)
 
     def submit(self, task: Task) -> None:

@@ -109,6 +109,9 @@ def test_idle_workers_leave_when_there_are_fewer_tasks(make: Callable[..., RayEx
     for node in ("aaaa", "aaaa", "bbbb"):
         slot(executor, node, node=node, loaded=True)
     executor._slots[0].task = Task(PortraitJob("one", "a man"), "00", 60)
+    slot(executor, "bbbb")  # still loading: the first to go
+    executor.expect(3)
+    assert len(executor._slots) == 3 and all(s.loaded for s in executor._slots)
     executor.expect(2)
     assert len(executor._slots) == 2 and executor._slots[0].task is not None
     executor._elastic, executor._grown = True, float("-inf")
