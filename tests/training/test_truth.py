@@ -7,7 +7,7 @@ from scipy.spatial import cKDTree
 from ap3d.cameras import portrait3d_camera
 from ap3d.perception.normals_field import FieldNormals
 from ap3d.perception.parsing import CLASSES
-from ap3d.training.portraits.solid import EXTENT, RESOLUTION
+from ap3d.training.portraits.solid import EXTENT, RESOLUTION, signed_distance_grid, surface_mesh
 from ap3d.training.portraits.truth import TruthPortrait, benchmark_portrait
 
 VOXEL = EXTENT / (RESOLUTION - 1)
@@ -39,7 +39,7 @@ def test_views_show_the_surface_where_depth_says(portrait: TruthPortrait) -> Non
 
 
 def test_the_density_mesh_lies_on_the_surface_and_is_wound_outward(portrait: TruthPortrait) -> None:
-    mesh = portrait.density_mesh()
+    mesh = surface_mesh(*signed_distance_grid(portrait.surface, 160))
     distance, _ = cKDTree(portrait.surface.points.numpy()).query(mesh.vertices[mesh.vertices[:, 1] > -0.5].numpy())
     assert float(torch.tensor(distance).median()) < 0.5 * VOXEL
     a, b, c = mesh.vertices[mesh.faces].unbind(1)

@@ -85,23 +85,23 @@ def _frame(direction: Tensor) -> Tensor:
     return torch.stack([side, torch.linalg.cross(direction, side), -direction], 1)
 
 
-def signed_distance_grid(surface: OuterSurface) -> tuple[np.ndarray, float, float]:
+def signed_distance_grid(surface: OuterSurface, resolution: int = RESOLUTION) -> tuple[np.ndarray, float, float]:
     """Signed distance (negative inside), exact near the surface and clamped beyond.
 
     Open sheets are made one sample thick: nothing thinner shows on a grid. Hollows that no view sees are solid.
 
     Returns:
-        ``[256, 256, 256]`` in world units, indexed x, y, z; the position of sample 0 on every axis; the spacing.
+        ``[R, R, R]`` in world units, indexed x, y, z (an even ``resolution``); the position of sample 0 on every axis; the spacing.
     """
-    spacing = EXTENT / (RESOLUTION - 1)
+    spacing = EXTENT / (resolution - 1)
     points = surface.points + surface.normals * (surface.backs * spacing)[:, None]
-    coarse = _hidden(surface, RESOLUTION // 2, 2 * spacing)
+    coarse = _hidden(surface, resolution // 2, 2 * spacing)
     inside = coarse.repeat(2, 0).repeat(2, 1).repeat(2, 2)
     values = np.where(inside, np.float32(-BAND * spacing), np.float32(BAND * spacing))
     chosen = _thinned(points.numpy(), 0.4 * spacing)
     cloud, normals = points.numpy()[chosen], surface.normals.numpy()[chosen]
     near = np.zeros(values.shape, bool)
-    near[tuple(((cloud + EXTENT / 2) / spacing).round().astype(int).clip(0, RESOLUTION - 1).T)] = True
+    near[tuple(((cloud + EXTENT / 2) / spacing).round().astype(int).clip(0, resolution - 1).T)] = True
     band = np.argwhere(ndimage.binary_dilation(near, iterations=BAND))
     where = band * spacing - EXTENT / 2
     distance, nearest = cKDTree(cloud).query(where, k=3, distance_upper_bound=6 * spacing)
@@ -109,7 +109,7 @@ def signed_distance_grid(surface: OuterSurface) -> tuple[np.ndarray, float, floa
     offset = where[found, None] - cloud[nearest[found]]
     height = np.median((offset * normals[nearest[found]]).sum(2), 1)
     values[tuple(band[found].T)] = height.clip(-BAND * spacing, BAND * spacing)
-    below = (surface.floor - (np.arange(RESOLUTION) * spacing - EXTENT / 2)).astype(np.float32)
+    below = (surface.floor - (np.arange(resolution) * spacing - EXTENT / 2)).astype(np.float32)
     return np.maximum(values, below[None, :, None]), -EXTENT / 2, spacing
 
 
