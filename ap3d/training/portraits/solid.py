@@ -91,7 +91,8 @@ def signed_distance_grid(surface: OuterSurface, resolution: int = RESOLUTION) ->
     Open sheets are made one sample thick: nothing thinner shows on a grid. Hollows that no view sees are solid.
 
     Returns:
-        ``[R, R, R]`` in world units, indexed x, y, z (an even ``resolution``); the position of sample 0 on every axis; the spacing.
+        ``[R, R, R]`` in world units, indexed x, y, z (an even ``resolution``); the position of sample 0 on every axis;
+        the spacing.
     """
     spacing = EXTENT / (resolution - 1)
     points = surface.points + surface.normals * (surface.backs * spacing)[:, None]
