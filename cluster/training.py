@@ -74,12 +74,14 @@ def worker(values: dict[str, Any]) -> None:
 
     trainer = train_controlnet(options, report, place, str(get_device()))
     bad = torch.tensor([float(len(trainer.data.bad_rows))], device=trainer.models.device)
-    torch.distributed.all_reduce(bad)
-    ray.train.report({**last, "bad_rows": int(bad), "samples": trainer.samples})
+    place.average([bad])
+    ray.train.report({**last, "bad_rows": round(float(bad) * place.world), "samples": trainer.samples})
 
 
 def average_over_workers(tensors: list[Tensor]) -> None:
     """Replace tensors by their means over all workers, in one message."""
+    if not torch.distributed.is_initialized():  # one worker alone
+        return
     flat = torch.cat([t.flatten() for t in tensors])
     torch.distributed.all_reduce(flat)
     flat /= torch.distributed.get_world_size()

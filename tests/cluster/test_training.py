@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,29 @@ def test_gradients_become_means_over_the_workers(tmp_path: Path) -> None:
     for rank in range(2):
         got = load_file(tmp_path / f"{rank}.safetensors")
         assert torch.equal(got["a"], torch.full((2, 3), 0.5)) and torch.equal(got["b"], 2 * torch.arange(4.0))
+
+
+def test_a_worker_trains_and_reports_through_ray_train(model: Path, tmp_path: Path) -> None:
+    """Ray Train's local mode: its function in this process, without a cluster."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from ap3d.training.controlnet_training import ControlNetConfig, ControlNetOptions
+    from cluster.training import worker
+
+    write_triples(tmp_path / "data.parquet")
+    condition = str(BUILTIN / "diffusion" / "controlnet" / "condition.json")
+    options = ControlNetOptions(
+        str(tmp_path / "data.parquet"), str(tmp_path / "out"), str(model), condition,
+        config=ControlNetConfig(samples=8, batch=4),
+    )  # fmt: skip
+    trainer = TorchTrainer(
+        worker, train_loop_config=asdict(options), scaling_config=ScalingConfig(num_workers=0),
+        run_config=RunConfig(storage_path=str(tmp_path / "ray")),
+    )  # fmt: skip
+    metrics = trainer.fit().metrics
+    assert metrics is not None and metrics["samples"] == 8 and metrics["bad_rows"] == 0 and metrics["step"] == 2
+    assert len(load_file(tmp_path / "out" / "controlnet" / "diffusion_pytorch_model.safetensors")) > 10
 
 
 @pytest.mark.slow
