@@ -27,6 +27,7 @@ from ap3d.guidance_config import (
     PhaseConfig,
     RegionsConfig,
 )
+from ap3d.perception import FIELDS as PERCEPTION
 
 CONFIG_VERSION = 1  # raised when the same fields come to mean another result
 
@@ -354,6 +355,10 @@ def _check(config: Config) -> None:
         value = _field(config, name)
         if value not in choices:
             raise InputError(f"configuration field {name!r} must be one of {choices}, got {value!r}")
+    for name, names in PERCEPTION.items():
+        value = getattr(config.perception, name)
+        if value.partition(":")[0] not in names:
+            raise InputError(f"configuration field 'perception.{name}' takes {', '.join(names)}, got {value!r}")
     sections = (
         "models", "camera", "views", "portrait3d", "gaussians", "initialise", "expressions", *PHASES, "publish",
         "smaller",

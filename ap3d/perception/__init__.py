@@ -32,6 +32,11 @@ LANDMARK_DETECTORS = {
     "face-alignment": "ap3d.perception.landmarks_fan:FanDetector",
 }
 
+FIELDS = {  # of the configuration's section `perception`, and the names that each takes
+    "segmenter": tuple(SEGMENTERS), "hair": ("segmenter", *HAIR), "matting": tuple(MATTINGS),
+    "normals": tuple(NORMALS), "landmarks": tuple(LANDMARK_DETECTORS),
+}  # fmt: skip
+
 
 def load_segmenter(name: str = "builtin", device: str = "cpu") -> "Segmenter":
     """A segmenter by ``NAME`` or ``NAME:PATH``.

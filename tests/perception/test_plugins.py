@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ap3d.cameras import Cameras, orbit
+from ap3d.config import load_config
 from ap3d.errors import InputError
 from ap3d.perception import load_landmark_detector, load_matting, load_normals, load_segmenter
 from ap3d.perception.parsing import CLASSES
@@ -82,6 +83,13 @@ def test_a_portrait_without_depth_has_no_field_normals() -> None:
 def test_unknown_names_are_refused_with_the_known_ones(load) -> None:
     with pytest.raises(InputError, match="there are: .*(builtin|field)"):
         load("no-such-model")
+
+
+def test_the_configuration_refuses_models_that_are_in_no_table() -> None:
+    chosen = load_config(overrides={"perception.segmenter": "sapiens:weights.pt2", "perception.hair": "segmenter"})
+    assert chosen.perception.segmenter == "sapiens:weights.pt2"
+    with pytest.raises(InputError, match="'perception.matting' takes field, modnet, birefnet, got 'rembg'"):
+        load_config(overrides={"perception.matting": "rembg"})
 
 
 def test_landmarks_by_name() -> None:
