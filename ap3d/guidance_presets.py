@@ -15,17 +15,18 @@ from ap3d.guidance_config import (
     RegionsConfig,
 )
 
+# The small model's static views are coarse round eyes and lips, so the skin in those crops learns with them.
 EYES = EditConfig(
-    crops=("left_eye", "right_eye"), points=EYE_POINTS, faces="eyes", rounds=1, views=18, expressions=6, steps=10,
-    detail_strength=0.9, iterations=120, alpha_weight=0.0, back_share=0.0, densify_at=(40,), prune=False,
+    crops=("left_eye", "right_eye"), points=(*EYE_POINTS, "face"), faces="eyes", rounds=1, views=18, expressions=6,
+    steps=10, detail_strength=0.9, iterations=140, learning_rate_factor=1.2, alpha_weight=0.0, back_share=0.0,
+    densify_at=(40,), prune=False,
 )  # fmt: skip
+_INNER_MOUTH = ("teeth", "mouth", "lips")
 MOUTH = MouthConfig(
-    MatchConfig(
-        crops=("mouth",), points=("teeth",), faces="open_mouth", iterations=12, back_share=0.0, checkpoint_every=20
-    ),
+    MatchConfig(crops=("mouth",), points=_INNER_MOUTH, faces="open_mouth", iterations=10, back_share=0.0),
     EditConfig(
-        crops=("mouth",), points=("teeth",), faces="open_mouth", rounds=1, views=15, expressions=5,
-        detail_strength=0.75, iterations=100, alpha_weight=0.0, back_share=0.0,
+        crops=("mouth",), points=_INNER_MOUTH, faces="open_mouth", rounds=1, views=12, expressions=4, steps=10,
+        detail_strength=0.75, iterations=110, learning_rate_factor=1.0, alpha_weight=0.0, back_share=0.0,
     ),
 )  # fmt: skip
 WHOLE = MatchConfig(crops=("full", "face", "face", "mouth", "left_eye", "right_eye"), densify_at=(30,))

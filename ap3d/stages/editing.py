@@ -143,8 +143,11 @@ def _refit(run: GuidedRun, phase: EditConfig, targets: list[TargetViews], index:
 
 
 def _within(phase: EditConfig, begun: int) -> tuple[int, ...]:
-    """The density steps of one round, counted from its first iteration; ``begun`` iterations lie before it."""
-    return tuple(at - begun for at in phase.densify_at if 0 < at - begun <= phase.iterations)
+    """The density steps to come, counted from a round's first iteration, which ``begun`` others lie before.
+
+    Those beyond its end are there too: screen gradients add up across rounds.
+    """
+    return tuple(at - begun for at in phase.densify_at if at > begun)
 
 
 def _fixed(run: GuidedRun, phase: EditConfig, avatar: GaussianAvatar) -> Tensor | None:
