@@ -1,8 +1,10 @@
 """The same promises on a local folder, in memory and on an S3 server: whole writes, exclusive creation, one line."""
 
+import json
 import os
 import stat
 import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,33 @@ def test_a_bucket_that_is_not_there_is_one_line(s3_server: str) -> None:
     with pytest.raises(InputError) as caught:
         Store("s3://no-such-bucket-here/data").check_writable()
     assert "bucket does not exist" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_bucket_that_may_only_be_read_is_one_line_and_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    boto3, s3fs = pytest.importorskip("boto3"), pytest.importorskip("s3fs")
+    from cluster.run import GenerateOptions, generate
+    from tests.s3_server import new_bucket, running
+
+    with running() as address:
+        s3fs.S3FileSystem.clear_instance_cache()
+        root = f"{new_bucket()}/data"
+        Store(root).write_bytes("prompts.txt", b"a man\n")
+        iam = boto3.client("iam", endpoint_url=address)
+        iam.create_user(UserName="reader")
+        allowed = {"Effect": "Allow", "Action": ["s3:Get*", "s3:List*"], "Resource": "*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+        iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=policy)
+        key = iam.create_access_key(UserName="reader")["AccessKey"]
+        reset = urllib.request.Request(f"{address}/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"})
+        urllib.request.urlopen(reset).close()
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+        s3fs.S3FileSystem.clear_instance_cache()
+        with pytest.raises(InputError, match="cannot write to 's3://.*/data'") as caught:
+            generate(GenerateOptions(prompts=f"{root}/prompts.txt", out=root, preset="smoke", pipeline="no:such"))
+        assert Store(root).list("") == ["prompts.txt"]
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert "denied" in str(caught.value).lower() and key["SecretAccessKey"] not in str(caught.value)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
