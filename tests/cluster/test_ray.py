@@ -115,3 +115,32 @@ def test_storage_that_workers_do_not_share_is_named(make: Make, tmp_path: Path) 
 def test_models_that_cannot_be_loaded_end_the_run_with_the_reason(make: Make) -> None:
     with pytest.raises(InputError, match="weights are missing"):
         make("a man", executor="ray", workers=2, overrides={"models.diffusion": "unloadable"})
+
+
+@pytest.mark.slow
+def test_figures_of_a_run_reach_prometheus() -> None:
+    import urllib.request
+
+    import ray
+    from rich.console import Console
+
+    from cluster.progress import LineReporter, Progress
+    from cluster.ray_metrics import MeteredReporter
+
+    progress = Progress(5, 1, "run")
+    progress.begin()
+    reporter = MeteredReporter(LineReporter(progress, Console(quiet=True)), progress)
+    stage = {"name": "refine", "seconds": 12.0, "skipped": False}
+    reporter.ended({"face_id": "a", "status": "done", "preset": "smoke", "wall_s": 30.0, "stages": [stage]})
+    reporter.ended({"face_id": "b", "status": "failed", "preset": "smoke", "error_class": "InputError", "stages": []})
+    (node,) = ray.nodes()
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    end, wanted = time.monotonic() + 60, ("ray_ap3d_portraits", "ray_ap3d_stage_seconds_sum", "ray_ap3d_run_portraits")
+    text = ""
+    while not all(name in text for name in wanted):
+        assert time.monotonic() < end, text[-2000:]
+        reporter.update()
+        time.sleep(1)
+        text = urllib.request.urlopen(address).read().decode()
+    lines = [line for line in text.splitlines() if line.startswith("ray_ap3d_portraits")]
+    assert any('status="failed"' in line and 'error_class="InputError"' in line for line in lines)
