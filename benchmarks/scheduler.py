@@ -185,7 +185,7 @@ def main() -> int:
 
     portraits = 8 if options.quick else 24
     ray.init(num_cpus=8, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-             object_store_memory=100 * 2**20)  # fmt: skip
+             object_store_memory=2**30)  # fmt: skip
     rows = []
     for row in results(portraits):
         print(row, flush=True)
