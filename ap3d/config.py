@@ -41,6 +41,7 @@ class ModelsConfig:
 
     diffusion: str = "builtin"
     controlnet: str | None = None  # several with commas between; None: the ControlNet inside the diffusion folder
+    tile_controlnet: str | None = None  # of a kind that takes a picture, for portrait3d.sharpen
     vae: str | None = None  # another autoencoder; None: the one inside the diffusion folder
     rig: str = "builtin"
     shape_prior: str | None = "builtin"  # None: the rig's mean shape; the built-in one is for the built-in rig alone
@@ -99,6 +100,7 @@ class Portrait3DConfig:
     decoder: str | None = None  # converted networks; None: decoder.safetensors beside the tri-grid
     resolution: int = 256  # nodes a side of the grid that views are marched through
     view_size: int = 256  # pixels
+    sharpen: float = 0.0  # SDEdit strength (0.4 in AnimPortrait3D) of the pictures that mattes and normals come from
     more_views: int = 0  # 120: also AnimPortrait3D's 120 views for the static fit
     mesh_faces: int = 60000  # triangles of the fitted mesh
     mesh_steps: int = 60  # of its last pass; the first, coarse one takes two thirds as many
@@ -345,7 +347,7 @@ _MAY_BE_ZERO = {
 }  # fmt: skip
 _SHARES = {
     "hull_agreement", "back_share", "strength", "detail_strength", "ssim_weight", "perceptual_weight",
-    "closing_share", "one_sided_share",
+    "closing_share", "one_sided_share", "sharpen",
 }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ class Resources:
     device: str
     fingerprints: dict[str, str]
     licences: dict[str, str]
+    tile: GuidanceModels | None = None  # sharpens pictures of a starting portrait
 
     @staticmethod
     def load(config: Config, device: str = "cpu") -> "Resources":
@@ -55,8 +56,13 @@ class Resources:
             licences["controlnet"] = f"see the model card of {config.models.controlnet}"
         if prior is not None:
             licences["shape_prior"] = "Apache-2.0" if config.models.shape_prior == "builtin" else "of the given file"
+        tile = None
+        if config.portrait3d.sharpen > 0 and config.models.tile_controlnet is not None:
+            tile = models.with_controlnet(config.models.tile_controlnet)
+            fingerprints["tile"] = tile.fingerprint
+            licences["tile"] = f"see the model card of {config.models.tile_controlnet}"
         builder = ConditionBuilder(rig, models.condition_spec)
-        return Resources(rig, models, builder, prior, device, fingerprints, licences)
+        return Resources(rig, models, builder, prior, device, fingerprints, licences, tile)
 
 
 def _load_prior(spec: str | None) -> "ShapePrior | None":

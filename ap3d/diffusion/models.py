@@ -107,6 +107,27 @@ class GuidanceModels:
         models.prepare(options or NetworkOptions())
         return models
 
+    def with_controlnet(self, controlnet: str | Path) -> "GuidanceModels":
+        """The same networks under another ControlNet, whose condition is a picture (``tile``); nothing is copied.
+
+        Raises:
+            DataFileError, InputError: as :meth:`load`.
+        """
+        from diffusers.models.controlnets.controlnet import ControlNetModel
+
+        folder = resolve_model_folder(controlnet)
+        net = load_component(ControlNetModel, folder, self.device, self.dtype)
+        if net.config.conditioning_channels != 3:
+            raise InputError(f"{controlnet} takes {net.config.conditioning_channels} condition channels, no picture")
+        other = GuidanceModels(
+            [*self.folders, folder], self.unet, [net], self.text_encoder, self.tokenizer, self.codec, self.scheduler,
+            self.condition_spec, self.prompt_spec,
+        )  # fmt: skip
+        other.meter = self.meter
+        other._check()
+        other.prepare(self.options)
+        return other
+
     def prepare(self, options: NetworkOptions) -> None:
         """Change how the networks run; what they compute stays the same within rounding."""
         self.options = options

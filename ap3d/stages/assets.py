@@ -17,7 +17,7 @@ from ap3d.portrait.surface.head_views import head_views
 from ap3d.portrait.surface.pictures import shaded
 from ap3d.portrait.surface.voting import face_votes, split_labels
 from ap3d.stages.base import StageContext, StageResult
-from ap3d.stages.mesh import PICTURED, read_views
+from ap3d.stages.mesh import PICTURED, read_detailed
 from ap3d.tensor_files import pack_tensors
 
 WHOLE_WEIGHT = 0.1  # of a vote from a whole view beside one from a crop of the head
@@ -46,7 +46,7 @@ class AssetsStage:
         stored = context.read_tensors("mesh", "mesh.safetensors")
         mesh, colours = Mesh(stored["vertices"], stored["faces"]), stored["colours"]
         segmenter = load_segmenter(context.config.perception.segmenter, context.resources.device)
-        full = read_views(context, "full")
+        full = read_detailed(context)
         landmarks = context.read_tensors("portrait", "landmarks.safetensors")["points"][list(IBUG)]
         labels = mesh_labels(mesh, full, landmarks, segmenter)
         middle = len(full.alpha) // 3

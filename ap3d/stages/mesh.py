@@ -44,8 +44,9 @@ class MeshStage:
         raw_mesh = context.read_tensors("portrait", "raw_mesh.safetensors")
         raw = Mesh(raw_mesh["vertices"].float(), raw_mesh["faces"].long())
         full, face = read_views(context, "full"), read_views(context, "face")
-        full = replace(full, alpha=load_matting(context.config.perception.matting, device).matte(full))
-        normals = load_normals(context.config.perception.normals, device).normals(full)
+        detailed = read_detailed(context)
+        full = replace(full, alpha=load_matting(context.config.perception.matting, device).matte(detailed))
+        normals = load_normals(context.config.perception.normals, device).normals(replace(detailed, alpha=full.alpha))
         targets = NormalTargets(full.cameras, full.alpha, world_normals(normals, full.cameras))
         settings = SurfaceFit.of(own.mesh_faces, full.cameras.width, own.mesh_steps)
         mesh = fit_surface(raw, targets, settings, context.generator, context.report)
@@ -64,6 +65,11 @@ def read_views(context: StageContext, name: str) -> PortraitViews:
     """Views that stage `portrait` left."""
     background = torch.tensor(context.notes("portrait")["background"])
     return views_from(context.read_tensors("portrait", "views.safetensors"), name, background)
+
+
+def read_detailed(context: StageContext) -> PortraitViews:
+    """The ``full`` views as networks should see them: sharpened where stage `portrait` did so."""
+    return read_views(context, "full_sharp" if context.config.portrait3d.sharpen > 0 else "full")
 
 
 def normal_error(mesh: Mesh, cameras: Any, normals: Tensor) -> float:

@@ -7,13 +7,14 @@ from torch import Tensor
 
 from ap3d.cameras import Cameras, portrait3d_camera
 from ap3d.diffusion.prompts import abstract_prompt
-from ap3d.errors import PortraitError
+from ap3d.errors import InputError, PortraitError
 from ap3d.fitting.triangulation import SpatialLandmarks, triangulate
 from ap3d.framing import framing_boxes
 from ap3d.perception import load_landmark_detector
 from ap3d.perception.mesh_topology import IBUG
 from ap3d.pictures import contact_sheet, png_bytes
 from ap3d.portrait.protocol import Portrait, PortraitViews
+from ap3d.portrait.sharpening import sharpen_views
 from ap3d.portrait.trigrid import load_trigrid
 from ap3d.portrait.view_sets import gaussian_views, mesh_views
 from ap3d.stages.base import StageContext, StageResult
@@ -45,12 +46,15 @@ def portrait_result(context: StageContext, portrait: Portrait) -> StageResult:
     """The stage's result for any portrait with a density; see :func:`trigrid_portrait`."""
     own, job = context.config.portrait3d, context.job
     camera = _Camera(context, portrait, 24 + FACE_VIEWS + len(HELD_OUT) + own.more_views)
-    full = camera.views(mesh_views(own.view_size).cameras)
+    around = mesh_views(own.view_size)
+    full = camera.views(around.cameras)
     if float(full.alpha.mean()) < LEAST_COVERAGE:
         raise PortraitError(f"all {len(full.alpha)} views of {job.portrait} are transparent; there is no head in it")
     landmarks = find_landmarks(full)
     face = camera.views(face_cameras(full.cameras, landmarks))
     sets = {"full": full, "face": face}
+    if own.sharpen > 0:
+        sets["full_sharp"] = _sharpened(context, full, around.directions)
     if own.more_views:
         sets["more"] = camera.views(gaussian_views(own.view_size).cameras)
     held_out = camera.views(Cameras.concatenate([portrait3d_camera(y, p, size=own.view_size) for y, p in HELD_OUT]))
@@ -79,6 +83,14 @@ def portrait_result(context: StageContext, portrait: Portrait) -> StageResult:
     }
     metrics = {"landmark_pixels": landmarks.pixels, "landmark_views": float(len(landmarks.views))}
     return StageResult(outputs, metrics, notes)
+
+
+def _sharpened(context: StageContext, views: PortraitViews, directions: list[str]) -> PortraitViews:
+    tile = context.resources.tile
+    if tile is None:
+        raise InputError("portrait3d.sharpen needs models.tile_controlnet, a ControlNet that takes a picture")
+    prompts = [f"{direction}, {context.job.prompt}" for direction in directions]
+    return sharpen_views(tile, views, prompts, strength=context.config.portrait3d.sharpen, seed=context.job.seed)
 
 
 def find_landmarks(views: PortraitViews) -> SpatialLandmarks:
