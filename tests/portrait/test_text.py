@@ -8,8 +8,6 @@ import torch
 from ap3d.framing import full_cameras
 from ap3d.portrait import text
 from ap3d.portrait.text import TextPortrait, azimuth_of
-from ap3d.stages.portrait import crop_to
-from ap3d.stages.regions import VISIBLE_AZIMUTHS, RegionPrompts, draw_azimuth
 
 BACKGROUND = torch.tensor([0.45, 0.80, 0.78])
 
@@ -47,23 +45,3 @@ def test_views_are_matted_painted_with_one_noise_and_worded_by_azimuth(
 def test_azimuth_is_read_back_from_a_camera(rig, neutral, azimuth: float) -> None:  # type: ignore[no-untyped-def]
     camera = full_cameras(rig, rig.vertices(neutral)[0], [azimuth], [10.0], 64)
     assert azimuth_of(camera.cam2world[0]) == pytest.approx(azimuth, abs=0.01)
-
-
-@pytest.mark.parametrize("framing", ["face", "left_eye", "right_eye", "mouth"])
-def test_crops_show_their_subject_from_every_azimuth_that_is_drawn(rig, neutral, framing: str) -> None:  # type: ignore[no-untyped-def]
-    generator = torch.Generator().manual_seed(1)
-    landmarks = rig.landmarks(neutral)[0]
-    subject = {"face": 30, "left_eye": 69, "right_eye": 68, "mouth": 62}[framing]
-    for _ in range(20):
-        azimuth = draw_azimuth(framing, 0.3, generator)
-        low, high = VISIBLE_AZIMUTHS[framing]
-        assert low <= azimuth <= high
-        camera = crop_to(full_cameras(rig, rig.vertices(neutral)[0], [azimuth], [0.0], 128), landmarks, framing)
-        pixel, depth = camera.project(landmarks[None, subject])
-        assert float(depth) > 0 and float(pixel.min()) > 20 and float(pixel.max()) < 108
-
-
-def test_eyes_and_mouth_take_the_detail_prompt() -> None:
-    prompts = RegionPrompts("a man with red hair", "a man")
-    assert "red hair" in prompts.of("full", 0) and "red hair" in prompts.of("face", 0)
-    assert "red hair" not in prompts.of("mouth", 0) and "a man" in prompts.of("left_eye", 0)
