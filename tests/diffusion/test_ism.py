@@ -37,7 +37,7 @@ def test_gradient_is_the_weighted_difference_of_the_two_noise_predictions(timest
         noise = target if guidance_scale != 1.0 else source
         return (noisy - (1 - alphas[at]).sqrt() * noise) / alphas[at].sqrt(), noise
 
-    models = SimpleNamespace(alphas_cumprod=alphas, predict=predict, device="cpu")
+    models = SimpleNamespace(alphas_cumprod=alphas, predict=predict, embed_conditions=lambda c: c, device="cpu")
     text = torch.zeros(2, 1, 1)
     gradient = ism_gradient(
         models, torch.randn(2, 3, 4, 4), timestep, text, text, text, None, 400, IsmSettings(guidance_scale=7.5),
@@ -55,7 +55,7 @@ def test_gradient_does_not_depend_on_the_batch_size() -> None:
         noise = torch.tanh(noisy) * guidance_scale
         return (noisy - (1 - alphas[at]).sqrt() * noise) / alphas[at].sqrt(), noise
 
-    models = SimpleNamespace(alphas_cumprod=alphas, predict=predict, device="cpu")
+    models = SimpleNamespace(alphas_cumprod=alphas, predict=predict, embed_conditions=lambda c: c, device="cpu")
     latents = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
 
     def first(count: int) -> torch.Tensor:
