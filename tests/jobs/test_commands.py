@@ -161,6 +161,7 @@ def test_a_killed_driver_leaves_a_dataset_that_the_next_run_completes(tmp_path: 
 def test_unusable_models_are_refused_before_anything_is_written(tmp_path: Path, setting: str, message: str) -> None:
     cut = tmp_path / "cut"
     (cut / "unet").mkdir(parents=True)
+    (cut / "unet" / "config.json").write_text('{"_class_name": "UNet2DConditionModel", "cross_attention_dim": 768}')
     (cut / "unet" / "diffusion_pytorch_model.safetensors").write_bytes((1 << 20).to_bytes(8, "little") + b"{}")
     (tmp_path / "prompts.txt").write_text("a man\n")
     out = tmp_path / "out"
