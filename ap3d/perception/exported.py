@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -83,6 +83,35 @@ class ExportedNetwork:
         if not isinstance(answer, Tensor) or answer.ndim != 4 or len(answer) != len(pictures):
             raise DataFileError(f"{self.name} gives no picture for each picture; it is another kind of network")
         return answer.float().to(pictures.device)
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """What plug-ins on one exported network share; each says in ``wanted`` which file it reads."""
+
+    wanted: ClassVar[Wanted]
+    network: ExportedNetwork
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, device: str = "cpu") -> Self:
+        """Read the exported network.
+
+        Raises:
+            InputError: no such file, or no such device.
+            DataFileError: the file is damaged.
+            MissingDependencyError: an ONNX file, and onnxruntime is absent.
+        """
+        return cls(ExportedNetwork.load(cls.wanted.find(path), device))
+
+    @property
+    def licence(self) -> str:
+        """Of the weights."""
+        return self.wanted.licence
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the weights."""
+        return self.network.fingerprint
 
 
 def check_device(device: str) -> None:

@@ -5,13 +5,12 @@ exported to TorchScript or ONNX from the weights of the project ``pytorch-hair-s
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ap3d.perception.exported import IMAGENET, ExportedNetwork, Wanted, normalised
+from ap3d.perception.exported import IMAGENET, ExportedModel, Wanted, normalised
 from ap3d.perception.protocol import Part, Segmenter
 
 WANTED = Wanted(
@@ -46,27 +45,11 @@ class SegmenterHair:
 
 
 @dataclass(frozen=True)
-class PspnetHair:
+class PspnetHair(ExportedModel):
     """Full size, padded to a multiple of 32 pixels; hair where the network says at least one half."""
 
-    network: ExportedNetwork
+    wanted = WANTED
     name: str = "pspnet"
-    licence: str = WANTED.licence
-
-    @classmethod
-    def load(cls, path: str | Path | None = None, device: str = "cpu") -> "PspnetHair":
-        """Read the exported network.
-
-        Raises:
-            InputError: no such file, or no such device.
-            DataFileError: the file is damaged.
-        """
-        return cls(ExportedNetwork.load(WANTED.find(path), device))
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the weights."""
-        return self.network.fingerprint
 
     def hair(self, images: Tensor) -> Tensor:
         """See :class:`ap3d.perception.protocol.HairMasker`."""

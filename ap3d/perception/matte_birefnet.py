@@ -5,13 +5,12 @@ code and needs torchvision, so that the export is what is read here.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ap3d.perception.exported import IMAGENET, ExportedNetwork, Wanted, normalised
+from ap3d.perception.exported import IMAGENET, ExportedModel, Wanted, normalised
 from ap3d.portrait.protocol import PortraitViews
 
 WANTED = Wanted(
@@ -24,28 +23,11 @@ SIZE = (1024, 1024)
 
 
 @dataclass(frozen=True)
-class BirefnetMatting:
+class BirefnetMatting(ExportedModel):
     """Reads the pictures over their background, one a pass."""
 
-    network: ExportedNetwork
+    wanted = WANTED
     name: str = "birefnet"
-    licence: str = WANTED.licence
-
-    @classmethod
-    def load(cls, path: str | Path | None = None, device: str = "cpu") -> "BirefnetMatting":
-        """Read the exported network.
-
-        Raises:
-            InputError: no such file, or no such device.
-            MissingDependencyError: onnxruntime is absent.
-            DataFileError: the file is damaged.
-        """
-        return cls(ExportedNetwork.load(WANTED.find(path), device))
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the weights."""
-        return self.network.fingerprint
 
     def matte(self, views: PortraitViews) -> Tensor:
         """See :class:`ap3d.perception.protocol.Matting`."""

@@ -5,13 +5,12 @@ Apache-2.0).
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ap3d.perception.exported import ExportedNetwork, Wanted, normalised
+from ap3d.perception.exported import ExportedModel, Wanted, normalised
 from ap3d.portrait.protocol import PortraitViews
 
 WANTED = Wanted(
@@ -25,27 +24,11 @@ HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
-class ModnetMatting:
+class ModnetMatting(ExportedModel):
     """Reads the pictures over their background."""
 
-    network: ExportedNetwork
+    wanted = WANTED
     name: str = "modnet"
-    licence: str = WANTED.licence
-
-    @classmethod
-    def load(cls, path: str | Path | None = None, device: str = "cpu") -> "ModnetMatting":
-        """Read the exported network.
-
-        Raises:
-            InputError: no such file, or no such device.
-            DataFileError: the file is damaged.
-        """
-        return cls(ExportedNetwork.load(WANTED.find(path), device))
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the weights."""
-        return self.network.fingerprint
 
     def matte(self, views: PortraitViews) -> Tensor:
         """See :class:`ap3d.perception.protocol.Matting`."""

@@ -5,14 +5,13 @@ Weights: the TorchScript export of the 28-class network, ``facebook/sapiens-seg-
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ap3d.errors import DataFileError
-from ap3d.perception.exported import ExportedNetwork, Wanted, normalised
+from ap3d.perception.exported import ExportedModel, Wanted, normalised
 from ap3d.perception.protocol import Part
 
 WANTED = Wanted(
@@ -42,28 +41,12 @@ def part_of(name: str) -> Part:
 
 
 @dataclass(frozen=True)
-class SapiensSegmenter:
+class SapiensSegmenter(ExportedModel):
     """One picture a pass: the network is large."""
 
-    network: ExportedNetwork
+    wanted = WANTED
     name: str = "sapiens"
-    licence: str = WANTED.licence
     parts: frozenset[Part] = frozenset(map(part_of, CLASSES))
-
-    @classmethod
-    def load(cls, path: str | Path | None = None, device: str = "cpu") -> "SapiensSegmenter":
-        """Read the TorchScript file.
-
-        Raises:
-            InputError: no such file, or no such device.
-            DataFileError: the file is damaged.
-        """
-        return cls(ExportedNetwork.load(WANTED.find(path), device))
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the weights."""
-        return self.network.fingerprint
 
     def segment(self, images: Tensor) -> Tensor:
         """See :class:`ap3d.perception.protocol.Segmenter`."""

@@ -94,8 +94,12 @@ def render_pool(out: Path, rows: int, limit: int | None = None) -> PortraitPool:
     """Fill the held-out pictures, then the training pool (``limit`` rows of it), in this process."""
     _fill(PortraitPool(out / "held_out", HELD_OUT_ROWS, seed=HELD_OUT_SEED))
     pool = PortraitPool(out / "pool", rows)
-    _fill(pool, limit, accept=lambda person: not kept_from_training(person))
+    _fill(pool, limit, accept=_may_be_trained_on)
     return pool
+
+
+def _may_be_trained_on(person: PortraitAttributes) -> bool:
+    return not kept_from_training(person)
 
 
 def _fill(
@@ -123,7 +127,7 @@ def _produce(out: Path, rows: int) -> None:
     os.nice(5)
     parent = os.getppid()
     _fill(PortraitPool(out / "held_out", HELD_OUT_ROWS, seed=HELD_OUT_SEED), parent=parent)
-    _fill(PortraitPool(out / "pool", rows), parent=parent, accept=lambda person: not kept_from_training(person))
+    _fill(PortraitPool(out / "pool", rows), parent=parent, accept=_may_be_trained_on)
 
 
 def start_producer(out: Path, rows: int) -> multiprocessing.process.BaseProcess:
