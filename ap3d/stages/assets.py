@@ -27,7 +27,7 @@ class AssetsStage:
     """Labels the mesh by the votes of labelled views and cuts it."""
 
     name = "assets"
-    version = 1
+    version = 2
     inputs: tuple[str, ...] = ("portrait", "mesh")
     starts: tuple[str, ...] = ("portrait3d",)
 

@@ -36,6 +36,8 @@ class Voting:
         island: share of the mesh's area below which a patch of one label joins its surroundings.
         satellite: share of its label's largest patch below which a patch joins its surroundings.
         large_satellite: the same for hair and clothes, which come in few large pieces.
+        glimpse: votes an area, of the median, below which a patch says nothing: pixels seen through a gap or at a
+            grazing angle, far from what a parser knows.
     """
 
     squareness: float = 1.0
@@ -44,6 +46,7 @@ class Voting:
     island: float = 0.0012
     satellite: float = 0.02
     large_satellite: float = 0.15
+    glimpse: float = 0.1
 
 
 @torch.no_grad()
@@ -85,9 +88,9 @@ def split_labels(mesh: Mesh, votes: Tensor, settings: Voting | None = None) -> T
     if not bool((votes > 0).any()):
         raise PortraitError("no view shows a labelled pixel of the portrait's mesh")
     graph = FaceGraph.of(mesh)
-    label = graph.smoothed(votes, settings.rounds, settings.coupling)
-    label = graph.spread(label, votes.sum(1) > 0)
-    areas = face_areas(mesh)
+    label, areas = graph.smoothed(votes, settings.rounds, settings.coupling), face_areas(mesh)
+    # Few wrong pixels beside much that no view sees must not speak for all of it.
+    label = graph.spread(label, graph.trusted(label, areas, votes.sum(1), settings))
     for _ in range(3):  # what joins its surroundings may connect them
         small = graph.small_patches(label, areas, settings)
         if not bool(small.any()) or bool(small.all()):
@@ -159,13 +162,30 @@ class FaceGraph:
         near = label[torch.from_numpy(np.where(np.isfinite(distance), source, 0)).long()]
         return torch.where(reached, near, label[known].mode().values)
 
-    def small_patches(self, label: Tensor, areas: Tensor, settings: Voting) -> Tensor:
-        """Triangles (bool ``[F]``) of patches of one label that are too small to stand for themselves."""
+    def patches(self, label: Tensor, among: Tensor | None = None) -> Tensor:
+        """Number ``[F]`` of the patch of one label that each triangle belongs to; only pairs ``among [F]`` connect."""
         same = label[self.pairs[:, 0]] == label[self.pairs[:, 1]]
+        if among is not None:
+            same &= among[self.pairs].all(1)
         ends = self.pairs[same].numpy()
         graph = sparse.coo_matrix((np.ones(len(ends), np.int8), tuple(ends.T)), (self.count, self.count))
-        count, of_face = connected_components(graph, directed=False)
-        patch = torch.from_numpy(of_face).long()
+        return torch.from_numpy(connected_components(graph, directed=False)[1]).long()
+
+    def trusted(self, label: Tensor, areas: Tensor, strength: Tensor, settings: Voting) -> Tensor:
+        """Triangles (bool ``[F]``) with votes ``strength [F]``, but for patches that are hardly seen or tiny."""
+        seen = strength > 0
+        patch = self.patches(label, seen)
+        total = lambda values: torch.zeros(self.count).index_add_(0, patch, values * seen)  # noqa: E731
+        area = total(areas)
+        usual = (strength[seen] / areas[seen].clamp_min(1e-12)).median()
+        kept = (total(strength) >= settings.glimpse * usual * area) & (area >= settings.island * areas.sum())
+        trusted = seen & kept[patch]
+        return trusted if bool(trusted.any()) else seen
+
+    def small_patches(self, label: Tensor, areas: Tensor, settings: Voting) -> Tensor:
+        """Triangles (bool ``[F]``) of patches of one label that are too small to stand for themselves."""
+        patch = self.patches(label)
+        count = int(patch.max()) + 1
         area = torch.zeros(count).index_add_(0, patch, areas)
         kind = torch.zeros(count, dtype=torch.long).index_copy_(0, patch, label)
         largest = torch.zeros(len(SPLIT)).scatter_reduce(0, kind, area, "amax")

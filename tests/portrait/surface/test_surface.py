@@ -136,6 +136,17 @@ def test_an_unseen_part_is_not_clothes_but_what_is_next_to_it() -> None:
     assert bool((split_labels(shape, face_votes(shape, seen, labels)) == Part.HAIR).all())
 
 
+def test_a_glimpse_does_not_speak_for_what_no_view_sees() -> None:
+    shape = ball()
+    depth = shape.vertices[shape.faces].mean(1)[:, 2] - CENTRE[2]
+    votes = torch.zeros(len(shape.faces), len(SPLIT))
+    votes[depth > 0, SPLIT.index(Part.HAIR)] = 1  # the back is unseen but for its edge, and that in few pixels
+    votes[(depth <= 0) & (depth > -0.1), SPLIT.index(Part.BEARD)] = 0.01
+    assert bool((split_labels(shape, votes) == Part.HAIR).all())
+    votes *= 1e-3  # only how patches compare matters
+    assert bool((split_labels(shape, votes) == Part.HAIR).all())
+
+
 def test_head_views_are_cut_from_the_views() -> None:
     shape, seen = ball(), cameras((90,))
     landmarks = CENTRE + torch.tensor([0.0, 0.05, 0.3]).expand(70, 3).clone()
