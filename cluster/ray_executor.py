@@ -33,11 +33,13 @@ def connect() -> dict[str, float]:
     """Join the cluster named by ``RAY_ADDRESS``, or start Ray inside this process; returns the total resources.
 
     A submitted job has brought its code along; any other driver of a cluster sends this checkout to the workers.
+    Usage statistics of a Ray that starts here are off unless the environment turns them on.
 
     Raises:
         RunError: the cluster cannot be reached.
     """
     if not ray.is_initialized():
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
             if address := os.environ.get("RAY_ADDRESS"):

@@ -1,4 +1,4 @@
-"""``python -m tests.cluster.chaos_driver PROMPTS ROOT WORKERS``: the real driver on a simulated cluster."""
+"""``python -m tests.cluster.chaos_driver PROMPTS ROOT WORKERS|any``: the real driver on a simulated cluster."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ def main() -> int:
 
     prompts, root, workers = sys.argv[1:]
     ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
-    sizes = WorkerOptions(workers=int(workers), gpus_per_worker=1.0)
+    sizes = WorkerOptions(workers=None if workers == "any" else int(workers), gpus_per_worker=1.0)
     options = GenerateOptions(
         out=root, prompts=prompts, preset="smoke", executor="ray", sizes=sizes,
         pipeline="tests.cluster.chaos_pipeline:load", node_wait_s=60.0,

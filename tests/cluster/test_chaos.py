@@ -16,11 +16,21 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_on_three_machines_that_fail(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.cluster.chaos", "--seed", "3", "--nodes", "3", "--portraits", "40",
-               "--kill-node", "40", "--unfit", "1", "--limit", "240"]  # fmt: skip
+def test_nothing_is_lost_on_three_machines_that_fail() -> None:
+    run("tests.cluster.chaos", "--seed", "3", "--nodes", "3", "--portraits", "40", "--kill-node", "40", "--unfit", "1",
+        "--limit", "240")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_workers_join_when_a_machine_appears(tmp_path: Path) -> None:
+    run("tests.cluster.growth", str(tmp_path))
+
+
+def run(*command: str) -> None:
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTHONPATH")}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=420)
+    result = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=420
+    )
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
 
 

@@ -117,6 +117,24 @@ def test_models_that_cannot_be_loaded_end_the_run_with_the_reason(make: Make) ->
         make("a man", executor="ray", workers=2, overrides={"models.diffusion": "unloadable"})
 
 
+def test_usage_statistics_are_off_unless_they_were_turned_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray._common.usage.usage_lib import usage_stats_enabled
+
+    from cluster.ray_executor import connect
+
+    started: list[bool] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: started.append(usage_stats_enabled()))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for chosen in (None, "1"):
+        monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+        if chosen:
+            monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", chosen)
+        connect()
+    assert started == [False, True]
+
+
 @pytest.mark.slow
 def test_figures_of_a_run_reach_prometheus() -> None:
     import urllib.request

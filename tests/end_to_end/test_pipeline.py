@@ -34,6 +34,8 @@ def test_a_prompt_becomes_a_whole_bundle(made: tuple[Path, dict]) -> None:  # ty
     assert row["abstract_prompt"] == "an old man" and row["unknown_words"] == []
     facts = json.loads((folder / "avatar.json").read_text())
     assert facts["prompt"] == row["prompt"] and facts["groups"]["skin"] > 1000
+    assert row["bytes_bundle"] == sum(p.stat().st_size for p in folder.iterdir())
+    assert row["bytes_checkpoint"] > 0  # one is kept at each stop, and after each round
     work = folder.parents[1] / "work" / row["config_hash"] / "old-man"
     assert {p.name for p in work.iterdir()} == {"DONE.json"}
 

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
@@ -87,28 +88,39 @@ def test_submitted_job_runs_from_the_uploaded_folder(checkout: Path, submit: Sub
     assert rows == {"a man": "done", "broken": "failed", "a woman": "done"}
 
 
-def test_the_library_runs_from_the_uploaded_folder(checkout: Path, submit: Submit, tmp_path: Path) -> None:
-    (checkout / "prompts.txt").write_text("an old man\n")
-    command = ["python", "-m", "jobs.generate", "--prompts", "prompts.txt", "--out", str(tmp_path / "out")]
-    result = submit("submit", "--working-dir", ".", "--", *command, "--preset", "smoke", "--executor", "ray")
-    assert result.returncode == 0, result.stdout + result.stderr
-    (row,) = pq.read_table(tmp_path / "out" / "avatars.parquet").to_pylist()
-    assert row["status"] == "done" and (tmp_path / "out" / row["uri_preview"]).exists()
-
-
-def test_a_stopped_job_drains_and_the_next_one_continues(checkout: Path, submit: Submit, tmp_path: Path) -> None:
-    (checkout / "prompts.txt").write_text("a man\nslow\nslow woman\n")
+def test_a_stopped_job_drains_and_the_same_command_makes_the_rest(
+    checkout: Path, submit: Submit, tmp_path: Path
+) -> None:
+    """The library itself, kernels included: what the first job finished is not made again."""
+    out = tmp_path / "out"
+    (checkout / "prompts.csv").write_text("id,prompt\none,an old man\ntwo,a woman with red hair\nthree,a girl\n")
+    generate = ["python", "-m", "jobs.generate", "--prompts", "prompts.csv", "--out", str(out), "--preset", "smoke",
+                "--workers", "1"]  # fmt: skip
+    wait = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "30"}})
+    command = ["submit", "--working-dir", ".", "--runtime-env-json", wait]
     name = f"job-{secrets.token_hex(4)}"
-    wait = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "20"}})
-    command = ["submit", "--working-dir", ".", "--no-wait", "--submission-id", name, "--runtime-env-json", wait]
-    assert submit(*command, "--", *stand_in(tmp_path / "out")).returncode == 0
-    end = time.monotonic() + 60
-    while not list((tmp_path / "out").glob("work/*/slow*/seen*")):
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    assert submit(*command, "--no-wait", "--submission-id", name, "--", *generate).returncode == 0
+    until(lambda: list(out.glob("work/*/two/initialise.json")), lambda: submit("logs", name).stdout)
     assert submit("stop", name).returncode == 0
     assert "stopping at the next step" in submit("logs", name).stdout
-    assert pq.read_table(tmp_path / "out" / "avatars.parquet")["prompt"].to_pylist() == ["a man"]
-    (checkout / "prompts.txt").write_text("a man\na woman\n")
-    result = submit("submit", "--working-dir", ".", "--", *stand_in(tmp_path / "out"))
-    assert result.returncode == 0 and "1 done before" in result.stdout
+    assert rows(out).keys() == {"one"}
+    result = submit(*command, "--", *generate)
+    assert result.returncode == 0 and "2 portraits to make, 1 done before" in result.stdout, result.stdout
+    made = rows(out)
+    assert {face: (row["status"], row["epoch"]) for face, row in made.items()} == {
+        "one": ("done", 1), "two": ("done", 2), "three": ("done", 2),
+    }  # fmt: skip
+    skipped = {stage["name"] for stage in made["two"]["stages"] if stage["skipped"]}
+    assert skipped >= {"portrait", "initialise"}
+    assert all((out / row["uri_preview"]).exists() for row in made.values())
+
+
+def rows(out: Path) -> dict[str, dict[str, Any]]:
+    return {row["face_id"]: row for row in pq.read_table(out / "avatars.parquet").to_pylist()}
+
+
+def until(happened: Callable[[], Any], log: Callable[[], str], seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, log()
+        time.sleep(0.1)
