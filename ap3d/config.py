@@ -24,8 +24,10 @@ from ap3d.guidance_config import (
     ExpressionConfig,
     MatchConfig,
     MouthConfig,
+    OptimizerConfig,
     PhaseConfig,
     RegionsConfig,
+    RestraintConfig,
 )
 from ap3d.perception import FIELDS as PERCEPTION
 
@@ -50,8 +52,9 @@ class ModelsConfig:
     attention: str = "auto"  # torch's choice, or one kernel: flash, efficient, math
     compile: str = "none"  # torch.compile: "default", or "cuda-graphs" (mode reduce-overhead)
     embed_once: bool = True  # the ControlNets' condition embedding once a crop, not once an evaluation
-    ahead: int = 2  # samples of ISM whose faces, cameras and conditions a thread makes ahead; 0: none
-    crops_at_once: int = 0  # crops that pass the networks together in ISM; 0: all of a step
+    ahead: int = 2  # samples whose faces, cameras and conditions a thread makes ahead; 0: none
+    branches_together: bool = True  # both branches of classifier-free guidance in one batch
+    crops_at_once: int = 0  # crops that pass the networks together; 0: all of a step of ISM, eight of SDEdit
 
     @property
     def controlnet_list(self) -> list[str] | None:
@@ -110,7 +113,7 @@ class Portrait3DConfig:
 
 @dataclass(frozen=True)
 class GaussiansConfig:
-    """How many Gaussians there are and what keeps them in place."""
+    """How many Gaussians there are and what they are made of."""
 
     skin_count: int = 15000
     hair_count: int = 9000
@@ -118,10 +121,6 @@ class GaussiansConfig:
     maximum_count: int = 30000
     sh_degree: int = 0
     triangles: int = 4  # that carry a Gaussian of hair or clothes; 1: one alone, as in AnimPortrait3D
-    position_threshold: float = 1.0  # local units beyond the initial offset
-    position_weight: float = 0.01
-    scale_threshold: float = 1.6  # times the initial scale
-    scale_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -132,6 +131,8 @@ class FitConfig:
     views_per_step: int = 2
     ssim_weight: float = 0.2
     alpha_weight: float = 0.3
+    optimizer: OptimizerConfig = OptimizerConfig()
+    restraint: RestraintConfig = RestraintConfig()
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,7 @@ PRESETS: dict[str, Config] = {
         gaussians=GaussiansConfig(
             skin_count=400000, hair_count=150000, clothes_count=80000, maximum_count=2000000, sh_degree=3
         ),
-        initialise=FitConfig(iterations=3000, views_per_step=1),
+        initialise=FitConfig(iterations=3000, views_per_step=1, optimizer=presets.PAPER_STATIC_RATES),
         camera=CameraConfig(presets.PAPER_ELEVATIONS),
         regions=presets.PAPER_REGIONS,
         expressions=presets.PAPER_EXPRESSIONS,
@@ -338,9 +339,13 @@ CHOICES = {
 }
 PHASES = ("eyes", "mouth.match", "mouth.edit", "whole", "refine")
 _PHASE_CHOICES = {
-    "faces": FACES, "reference": ("start", "round"), "loss": ("l1", "l2"), "perceptual": ("ssim", "lpips"),
+    "faces": FACES,
+    "reference": ("start", "round"),
+    "loss": ("l1", "l2"),
+    "perceptual": ("ssim", "lpips"),
     "objective": ("ism", "sds"),
-}  # fmt: skip
+}
+_FORMS = ("start", "paper")  # fmt: skip
 _MAY_BE_ZERO = {
     "iterations", "rounds", "inversion_steps", "end_timestep", "hair_count", "clothes_count", "crops_at_once", "ahead",
     "fit_iterations", "mesh_steps",
@@ -384,6 +389,8 @@ def _check_phase(name: str, phase: PhaseConfig) -> None:
     _check_pair(f"{name}.azimuths", phase.azimuths)
     if isinstance(phase, MatchConfig) and phase.start_timestep > 999:
         raise InputError(f"'{name}.start_timestep' must be at most 999, got {phase.start_timestep}")
+    if phase.restraint.form not in _FORMS:
+        raise InputError(f"configuration field '{name}.restraint.form' must be one of {_FORMS}")
     for key, choices in _PHASE_CHOICES.items():
         if getattr(phase, key, choices[0]) not in choices:
             raise InputError(f"configuration field '{name}.{key}' must be one of {choices}")

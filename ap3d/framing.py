@@ -44,7 +44,12 @@ def head_camera_target(rig: Rig, neutral_vertices: Tensor) -> tuple[Tensor, floa
 
 def full_radius(height: float) -> float:
     """Distance of a full-frame camera from its target for a head of ``height`` (about 2.65 for the mean head)."""
-    return height / (HEAD_FRACTION * 2 * math.tan(math.radians(FOV_DEGREES) / 2))
+    return height / head_tangent()
+
+
+def head_tangent() -> float:
+    """The head's height in a full frame, in focal lengths."""
+    return HEAD_FRACTION * 2 * math.tan(math.radians(FOV_DEGREES) / 2)
 
 
 def full_cameras(

@@ -70,6 +70,51 @@ class ExpressionConfig:
 
 
 @dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam's learning rates a step, in the units of the parameters, and how long it remembers.
+
+    The defaults lie above those of 3DGS, because schedules here have hundreds of steps.
+
+    Attributes:
+        xyz: of local offsets, triangle units.
+        rotation: of quaternions.
+        scaling: of logarithms.
+        opacity: of logits.
+        f_dc: of constant colours.
+        f_rest: of the other harmonics.
+        beta2: decay of the mean of squared gradients.
+    """
+
+    xyz: float = 0.006
+    rotation: float = 0.004
+    scaling: float = 0.01
+    opacity: float = 0.04
+    f_dc: float = 0.025
+    f_rest: float = 0.00125
+    beta2: float = 0.99
+
+
+@dataclass(frozen=True)
+class RestraintConfig:
+    """What keeps Gaussians in place.
+
+    Attributes:
+        position_threshold: how far a local offset may grow beyond its start, triangle units.
+        position_weight: of the mean excess.
+        scale_threshold: times the start; in the paper's form, triangle units.
+        scale_weight: of the excess.
+        form: ``start``: means over all Gaussians of scales against their start, in logarithms; ``paper``: scales in
+            triangle units, summed over the Gaussians that a step sees, as the positions' mean is taken over those.
+    """
+
+    position_threshold: float = 1.0
+    position_weight: float = 0.01
+    scale_threshold: float = 1.6
+    scale_weight: float = 1.0
+    form: str = "start"
+
+
+@dataclass(frozen=True)
 class PhaseConfig:
     """What every phase of guidance has.
 
@@ -87,6 +132,9 @@ class PhaseConfig:
         learning_rate_factor: multiplies every learning rate.
         densify_at: iterations after which Gaussians multiply.
         prune: whether the same iterations also remove Gaussians.
+        maximum_radius: pruned above this radius on the screen, head heights; 0: any may stay.
+        optimizer: learning rates.
+        restraint: regularisers.
     """
 
     crops: tuple[str, ...] = REGION_NAMES
@@ -102,6 +150,9 @@ class PhaseConfig:
     learning_rate_factor: float = 0.35
     densify_at: tuple[int, ...] = ()
     prune: bool = True
+    maximum_radius: float = 0.0
+    optimizer: OptimizerConfig = OptimizerConfig()
+    restraint: RestraintConfig = RestraintConfig()
 
 
 @dataclass(frozen=True)
@@ -118,7 +169,7 @@ class MatchConfig(PhaseConfig):
         first_interval, last_interval: the interval shrinks from one to the other, training timesteps
         interval_iterations: over so many iterations.
         perpendicular: Perp-Neg guidance by the camera's azimuth on crops whose wording has a view.
-        gradient_scale: weight of the guidance against the regularisers.
+        gradient_scale: weight of the guidance, a mean over crops and latent cells, against the regularisers.
         checkpoint_every: iterations.
     """
 

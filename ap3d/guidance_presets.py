@@ -4,6 +4,7 @@ Source of the paper's: reference/animportrait3d-avatar-and-guidance.md, sections
 """
 
 from dataclasses import replace
+from typing import Any
 
 from ap3d.guidance_config import (
     EYE_POINTS,
@@ -11,8 +12,10 @@ from ap3d.guidance_config import (
     ExpressionConfig,
     MatchConfig,
     MouthConfig,
+    OptimizerConfig,
     RegionConfig,
     RegionsConfig,
+    RestraintConfig,
 )
 
 # The small model's static views are coarse round eyes and lips, so the skin in those crops learns with them.
@@ -55,29 +58,46 @@ PAPER_REGIONS = RegionsConfig(
 )  # fmt: skip
 
 
+# Of the static fit and of guidance; the paper multiplies those of positions by the cameras' extent, and leaves them
+# constant within a few thousand iterations.
+_EXTENT = 2.9847
+PAPER_STATIC_RATES = OptimizerConfig(
+    xyz=5e-4 * _EXTENT, rotation=0.0015, scaling=0.0255, opacity=0.075, f_dc=0.00375, f_rest=0.0001875, beta2=0.999
+)
+PAPER_RATES = replace(PAPER_STATIC_RATES, xyz=1e-5 * _EXTENT)
+_LATENT_CELLS = 64 * 64  # the paper's gradient is a sum over cells and crops, ours a mean
+_PAPER_RESTRAINT = RestraintConfig(
+    position_threshold=1.0, position_weight=1e-2, scale_threshold=0.2, scale_weight=1e4, form="paper"
+)
+_MATCH_RESTRAINT = replace(_PAPER_RESTRAINT, scale_weight=5e7)
+_EYE_RESTRAINT = replace(_PAPER_RESTRAINT, position_weight=1e-2 / 0.8, scale_weight=1e4 / 0.8)  # its L2 weighs 0.8
+_PAPER_RADIUS = 20 / 416  # head heights: 20 pixels of a frame in which the head takes 416
+
 PAPER_ELEVATIONS = (-_RADIUS_ELEVATION, _RADIUS_ELEVATION)
 PAPER_EXPRESSIONS = ExpressionConfig(one_sided_share=0.0)
 _PAPER_EDIT = EditConfig(
     one_camera=True, rounds=25, views=30, expressions=30, reference="start", strength=0.3, detail_strength=0.3,
     steps=20, control=False, iterations=30, views_per_step=5, view_words=False, guidance_scale=7.5, back_share=0.3,
-    alpha_weight=0.0, negative_prompt=_BLUR, learning_rate_factor=1.0,
+    alpha_weight=0.0, negative_prompt=_BLUR, learning_rate_factor=1.0, optimizer=PAPER_RATES,
+    restraint=_PAPER_RESTRAINT,
 )  # fmt: skip
 _PAPER_MATCH = MatchConfig(
     one_camera=True, iterations=1000, views_per_step=3, start_timestep=300, end_timestep=15, guidance_scale=100.0,
     inversion_steps=3, back_share=0.3, checkpoint_every=100, negative_prompt=_WHOLE_NEGATIVE, densify_at=(50, 100),
-    learning_rate_factor=1.0,
+    learning_rate_factor=1.0, maximum_radius=_PAPER_RADIUS, optimizer=PAPER_RATES, restraint=_MATCH_RESTRAINT,
+    gradient_scale=5.0 * _LATENT_CELLS,
 )  # fmt: skip
 PAPER_EYES = replace(
     _PAPER_EDIT, crops=("left_eye", "right_eye"), azimuths=(-75, 75), back_share=0.0, points=EYE_POINTS, faces="eyes",
     head_moves=False, rounds=20, views=25, expressions=25, iterations=25, strength=0.9, detail_strength=0.9,
     control=True, loss="l2", perceptual_weight=0.0, guidance_scale=10.0, negative_prompt=_EYE_NEGATIVE,
-    densify_at=(1, 101, 201, 301, 401), prune=False,
+    densify_at=(1, 101, 201, 301, 401), prune=False, restraint=_EYE_RESTRAINT,
 )  # fmt: skip
 PAPER_MOUTH = MouthConfig(
     replace(
         _PAPER_MATCH, crops=("mouth",), azimuths=(-50, 50), back_share=0.0, points=("teeth",), faces="open_mouth",
         head_moves=False, iterations=500, start_timestep=750, guidance_scale=7.5, negative_prompt=_MOUTH_NEGATIVE,
-        densify_at=(100,), prune=False,
+        densify_at=(100,), prune=False, gradient_scale=1.0 * _LATENT_CELLS,
     ),
     replace(
         _PAPER_EDIT, crops=("mouth",), azimuths=(-50, 50), back_share=0.0, points=("teeth",), faces="open_mouth",
@@ -88,14 +108,15 @@ PAPER_MOUTH = MouthConfig(
 PAPER_WHOLE = _PAPER_MATCH
 PAPER_REFINE = _PAPER_EDIT
 
-DRAFT_EYES = replace(
-    PAPER_EYES, rounds=1, views=24, expressions=24, reference="round", iterations=200, densify_at=(50,)
-)
+# A tenth of the iterations: rates and regularisers of the built-in preset, which are made for so few.
+_QUICK: dict[str, Any] = {"optimizer": OptimizerConfig(), "restraint": RestraintConfig()}
+_QUICK_EDIT: dict[str, Any] = {**_QUICK, "views": 24, "expressions": 24, "reference": "round"}
+DRAFT_EYES = replace(PAPER_EYES, rounds=1, iterations=200, densify_at=(50,), **_QUICK_EDIT)
 DRAFT_MOUTH = MouthConfig(
-    replace(PAPER_MOUTH.match, iterations=60),
-    replace(PAPER_MOUTH.edit, rounds=1, views=24, expressions=24, reference="round", iterations=150),
+    replace(PAPER_MOUTH.match, iterations=60, gradient_scale=0.1, **_QUICK),
+    replace(PAPER_MOUTH.edit, rounds=1, iterations=150, **_QUICK_EDIT),
 )
-DRAFT_WHOLE = replace(PAPER_WHOLE, iterations=140, guidance_scale=7.5, densify_at=(50, 100))
-DRAFT_REFINE = replace(
-    PAPER_REFINE, rounds=2, views=24, expressions=24, reference="round", iterations=300, views_per_step=4
+DRAFT_WHOLE = replace(
+    PAPER_WHOLE, iterations=140, guidance_scale=7.5, densify_at=(50, 100), gradient_scale=0.15, **_QUICK
 )
+DRAFT_REFINE = replace(PAPER_REFINE, rounds=2, iterations=300, views_per_step=4, **_QUICK_EDIT)

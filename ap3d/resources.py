@@ -46,7 +46,7 @@ class Resources:
             config.models.diffusion, controlnet=config.models.controlnet_list, vae=config.models.vae, device=device,
             dtype=dtype, options=options,
         )  # fmt: skip
-        models.embed_once = config.models.embed_once
+        models.embed_once, models.branches_together = config.models.embed_once, config.models.branches_together
         prior = _load_prior(config.models.shape_prior)
         fingerprints = {"rig": rig.sha256, "diffusion": models.fingerprint, "dtype": config.models.dtype}
         if prior is not None:

@@ -23,7 +23,7 @@ def train_with_ray(options: ControlNetOptions, workers: int, gpus: bool, storage
         storage: a folder or URI for Ray Train's own records; its default where None.
 
     Returns:
-        What the first worker reported last.
+        What :func:`worker` returned in the first one.
 
     Raises:
         MissingDependencyError: Ray Train is not installed.
@@ -49,14 +49,18 @@ def train_with_ray(options: ControlNetOptions, workers: int, gpus: bool, storage
     except Exception as error:  # Ray Train wraps the worker's own error
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise RunError(f"the training failed: {lines[-1] if lines else type(error).__name__}") from error
-    return dict(result.metrics or {})
+    return dict(result.return_value or {})
 
 
-def worker(values: dict[str, Any]) -> None:
+def worker(values: dict[str, Any]) -> dict[str, Any]:
     """What runs in every worker.
 
     Args:
         values: :class:`ControlNetOptions` as plain values.
+
+    Returns:
+        The last row of progress, where the training went on from, and the bad rows of all workers. Ray Train keeps
+        metrics beside checkpoints of its own alone, so they are no way back for these.
     """
     import ray.train
     from ray.train.torch import get_device
@@ -67,7 +71,7 @@ def worker(values: dict[str, Any]) -> None:
     last: dict[str, Any] = {}
 
     def report(row: dict[str, Any]) -> None:
-        if "step" in row:
+        if "reason" not in row:
             last.update(row)
         if place.rank == 0 or "reason" in row:
             print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
@@ -75,7 +79,7 @@ def worker(values: dict[str, Any]) -> None:
     trainer = train_controlnet(options, report, place, str(get_device()))
     bad = torch.tensor([float(len(trainer.data.bad_rows))], device=trainer.models.device)
     place.average([bad])
-    ray.train.report({**last, "bad_rows": round(float(bad) * place.world), "samples": trainer.samples})
+    return {**last, "bad_rows": round(float(bad) * place.world), "samples": trainer.samples}
 
 
 def average_over_workers(tensors: list[Tensor]) -> None:

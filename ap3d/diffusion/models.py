@@ -29,6 +29,7 @@ class GuidanceModels:
         image_size: pixels of a square picture.
         meter: counts what the networks do.
         embed_once: whether :meth:`embed_conditions` embeds.
+        branches_together: whether the branches of a guided prediction share one batch.
         latent_shape: ``(C, h, w)``.
         vocabulary: the words that the text encoder was trained on, or None for an open vocabulary.
     """
@@ -46,7 +47,7 @@ class GuidanceModels:
         self.alphas_cumprod = scheduler.alphas_cumprod.to(self.device)
         self.prediction_type: str = scheduler.config.prediction_type
         self.codec_dtype = next(codec.vae.parameters()).dtype
-        self.meter, self.embed_once = CostMeter(), True
+        self.meter, self.embed_once, self.branches_together = CostMeter(), True, True
         for network in controlnets:
             _accept_embedded(network)
         self.options = NetworkOptions()
@@ -277,7 +278,7 @@ class GuidanceModels:
             text: ``[B, L, D]`` from :meth:`encode_prompt`.
             conditions: ``[B, channels, H, W]`` in 0..1, one for each ControlNet, or None to run without; also what
                 :meth:`embed_conditions` made of them.
-            guidance_scale: 1 leaves out the second branch; else both branches share one batch.
+            guidance_scale: 1 leaves out the second branch; else both share one batch (``branches_together``).
             negative_text: ``[B, L, D]`` of the second branch; the empty prompt where None.
             control_scale: strength of the ControlNets.
             controlled: ``[B]`` bool, which pictures the ControlNets take part in; all where None.
@@ -290,11 +291,15 @@ class GuidanceModels:
         else:
             negative = self.encode_prompt([""]).expand_as(text) if negative_text is None else negative_text
             texts = [negative, text, *(() if against is None else against[0])]
-            repeat = lambda t: torch.cat([t] * len(texts))  # noqa: E731
-            outputs = self._network(
-                repeat(latents), repeat(steps), torch.cat(texts), [repeat(c) for c in _listed(conditions)] or None,
-                control_scale, None if controlled is None else repeat(controlled),
-            ).unflatten(0, (len(texts), batch))  # fmt: skip
+            if self.branches_together:
+                repeat = lambda t: torch.cat([t] * len(texts))  # noqa: E731
+                outputs = self._network(
+                    repeat(latents), repeat(steps), torch.cat(texts), [repeat(c) for c in _listed(conditions)] or None,
+                    control_scale, None if controlled is None else repeat(controlled),
+                ).unflatten(0, (len(texts), batch))  # fmt: skip
+            else:
+                branch = lambda t: self._network(latents, steps, t, conditions, control_scale, controlled)  # noqa: E731
+                outputs = torch.stack([branch(words) for words in texts])
             direction = outputs[1] - outputs[0]
             if against is not None:
                 direction = perpendicular_sum(direction, outputs[2:] - outputs[0], against[1])

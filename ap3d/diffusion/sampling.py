@@ -1,6 +1,7 @@
 """Pictures from prompts and conditions: deterministic DDIM, from noise or from a picture (SDEdit)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -34,13 +35,14 @@ def sample_images(
         noise = torch.randn(len(prompts), *models.latent_shape, generator=generator)
     noise = noise.to(models.device).expand(len(prompts), *models.latent_shape)
     timesteps = trailing_timesteps(len(models.alphas_cumprod), steps)
-    return _denoise(models, noise, prompts, conditions, timesteps, guidance_scale)
+    sampler = _Sampler(models, prompts, conditions, timesteps, guidance_scale)
+    return in_chunks(lambda part: sampler.pictures(noise[part], part), len(noise), CHUNK)
 
 
 def sdedit(
     models: GuidanceModels, images: Tensor, prompts: Sequence[str], conditions: Tensor | None, *, strength: float,
     steps: int = 12, guidance_scale: float = 2.0, generator: torch.Generator, noise: Tensor | None = None,
-    negative: str = "",
+    negative: str = "", chunk: int = CHUNK,
 ) -> Tensor:  # fmt: skip
     """Noise pictures ``[B, 3, H, W]`` to ``strength`` of the schedule and denoise them (SDEdit, arXiv 2108.01073).
 
@@ -49,50 +51,62 @@ def sdedit(
         steps: DDIM steps of a whole schedule; ``strength`` of them are run.
         noise: as in :func:`sample_images`.
         negative: what guidance moves away from.
+        chunk: pictures that pass the networks together.
     """
-    latents = models.encode_images(images)
     run = min(steps, max(0, round(steps * strength)))
-    if run == 0:
-        return models.decode_latents(latents)
     timesteps = trailing_timesteps(len(models.alphas_cumprod), steps)[steps - run :]
+    sampler = _Sampler(models, prompts, conditions, timesteps, guidance_scale, negative)
     if noise is None:
-        noise = torch.randn(latents.shape, generator=generator)
-    a = models.alphas_cumprod[timesteps[0]].to(latents)
-    noisy = a.sqrt() * latents + (1 - a).sqrt() * noise.to(latents)
-    return _denoise(models, noisy, prompts, conditions, timesteps, guidance_scale, negative)
+        noise = torch.randn(len(images), *models.latent_shape, generator=generator)
+    noise = noise.expand(len(images), -1, -1, -1)
+
+    def edited(part: slice) -> Tensor:
+        latents = models.encode_images(images[part])
+        if not timesteps:
+            return models.decode_latents(latents)
+        a = models.alphas_cumprod[timesteps[0]].to(latents)
+        return sampler.pictures(a.sqrt() * latents + (1 - a).sqrt() * noise[part].to(latents), part)
+
+    return in_chunks(edited, len(images), chunk)
 
 
 @torch.no_grad()
-def _denoise(
-    models: GuidanceModels, latents: Tensor, prompts: Sequence[str], conditions: Tensor | None, timesteps: list[int],
-    guidance_scale: float, negative: str = "",
-) -> Tensor:  # fmt: skip
-    """Run DDIM (arXiv 2010.02502, eta 0) over descending timesteps and decode, in chunks that memory holds."""
-    text, against = models.encode_prompt(list(prompts)), models.encode_prompt([negative])
-    pictures: list[Tensor] = []
-    done, chunk = 0, CHUNK
-    while done < len(latents):
-        part = slice(done, done + chunk)
-        condition = None if conditions is None else conditions[part]
+def in_chunks(make: Callable[[slice], Tensor], count: int, chunk: int) -> Tensor:
+    """``make`` of every part of ``count`` pictures, joined; where memory runs out, of parts half as large."""
+    made: list[Tensor] = []
+    done = 0
+    while done < count:
         try:
-            x, words = latents[part], text[part]
-            negatives = against.expand_as(words)
-            pictures.append(_denoise_chunk(models, x, words, negatives, condition, timesteps, guidance_scale))
+            made.append(make(slice(done, done + chunk)))
             done += chunk
         except torch.OutOfMemoryError:
             if chunk == 1:
                 raise
             chunk //= 2
-    return torch.cat(pictures)
+    return torch.cat(made)
 
 
-def _denoise_chunk(
-    models: GuidanceModels, x: Tensor, text: Tensor, negative: Tensor, condition: Tensor | None,
-    timesteps: list[int], guidance_scale: float,
-) -> Tensor:  # fmt: skip
-    embedded = models.embed_conditions(condition)
-    for current, following in zip(timesteps, [*timesteps[1:], -1], strict=True):
-        clean, noise = models.predict(x, current, text, embedded, guidance_scale=guidance_scale, negative_text=negative)
-        a = models.alphas_cumprod[following] if following >= 0 else torch.ones((), device=models.device)
-        x = a.sqrt() * clean + (1 - a).sqrt() * noise
-    return models.decode_latents(x)
+@dataclass(frozen=True)
+class _Sampler:
+    """DDIM (arXiv 2010.02502, eta 0) over descending timesteps for ``B`` prompts."""
+
+    models: GuidanceModels
+    prompts: Sequence[str]
+    conditions: Tensor | None
+    timesteps: list[int]
+    guidance_scale: float
+    negative: str = ""
+
+    def pictures(self, x: Tensor, part: slice) -> Tensor:
+        """Noisy latents of a part of the prompts, denoised and decoded."""
+        models = self.models
+        text = models.encode_prompt(list(self.prompts[part]))
+        negative = models.encode_prompt([self.negative]).expand_as(text)
+        embedded = models.embed_conditions(None if self.conditions is None else self.conditions[part])
+        for current, following in zip(self.timesteps, [*self.timesteps[1:], -1], strict=True):
+            clean, noise = models.predict(
+                x, current, text, embedded, guidance_scale=self.guidance_scale, negative_text=negative
+            )
+            a = models.alphas_cumprod[following] if following >= 0 else torch.ones((), device=models.device)
+            x = a.sqrt() * clean + (1 - a).sqrt() * noise
+        return models.decode_latents(x)

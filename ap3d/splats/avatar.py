@@ -176,13 +176,29 @@ def group_counts(avatar: GaussianAvatar) -> dict[str, int]:
     return {g.name.lower(): int((avatar.group == g).sum()) for g in Group}
 
 
-def position_penalty(avatar: GaussianAvatar, threshold: float) -> Tensor:
-    """Mean distance by which local offsets have grown beyond their start plus a threshold, triangle units."""
-    growth = avatar.xyz.norm(dim=1) - avatar.initial_xyz.norm(dim=1) - threshold
-    return torch.relu(growth).mean()
+def position_penalty(avatar: GaussianAvatar, threshold: float, seen: Tensor | None = None) -> Tensor:
+    """Mean distance by which local offsets have grown beyond their start plus a threshold, triangle units.
+
+    Args:
+        avatar: ``N`` Gaussians.
+        threshold: of the growth.
+        seen: mask ``[N]`` of the Gaussians that the mean is taken over; all where None.
+    """
+    growth = torch.relu(avatar.xyz.norm(dim=1) - avatar.initial_xyz.norm(dim=1) - threshold)
+    return growth.mean() if seen is None else (growth * seen).sum() / seen.sum().clamp(min=1)
 
 
 def scale_penalty(avatar: GaussianAvatar, factor: float) -> Tensor:
     """Mean of how far (log) scales exceed ``factor`` times their start; a mean, so counts do not matter."""
     excess = avatar.scaling - avatar.initial_scaling - torch.log(torch.tensor(factor))
     return torch.relu(excess).square().sum(1).mean()
+
+
+def size_penalty(avatar: GaussianAvatar, threshold: float, seen: Tensor) -> Tensor:
+    """Sum over the Gaussians of a mask ``[N]`` of how far their scales exceed a threshold, triangle units.
+
+    The excess of a Gaussian is the norm over its axes, as in AnimPortrait3D (arXiv 2504.15835).
+    """
+    excess = torch.relu(avatar.scaling.exp() - threshold)
+    large = excess.amax(1) > 0  # a norm has no gradient at 0
+    return excess[seen & large].norm(dim=1).sum()

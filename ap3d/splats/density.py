@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ap3d.cameras import Cameras
 from ap3d.splats.avatar import GaussianAvatar
 from ap3d.splats.frames import TriangleFrames, rotate_by_quaternions
 from ap3d.splats.optimizer import AvatarOptimizer
@@ -25,6 +26,7 @@ class DensityRule:
         split_scale: world sigma above which it is split instead of cloned.
         minimum_opacity: below it a Gaussian is removed.
         maximum_scale: world sigma above which it is removed.
+        maximum_radius: radius on the screen above which it is removed, in focal lengths.
         maximum_count: no growth beyond this number.
         prunes: whether Gaussians are removed at all.
     """
@@ -33,12 +35,13 @@ class DensityRule:
     split_scale: float = 0.03
     minimum_opacity: float = 0.005
     maximum_scale: float = 0.3
+    maximum_radius: float = float("inf")
     maximum_count: int = 30000
     prunes: bool = True
 
 
 class ScreenGradients:
-    """Running mean of screen-space gradient norms of the Gaussians that were seen."""
+    """Running mean of screen-space gradient norms of the Gaussians that were seen, and their largest radii."""
 
     def __init__(self, count: int) -> None:
         self.restart(count)
@@ -47,23 +50,27 @@ class ScreenGradients:
         """Forget everything; from now on there are ``count`` Gaussians."""
         self.total = torch.zeros(count)
         self.seen = torch.zeros(count)
+        self.largest = torch.zeros(count)
 
-    def add(self, gradients: Tensor, radii: Tensor, width: int, height: int) -> None:
-        """Add one rendered batch: pixel gradients ``[B, N, 2]`` and radii ``[B, N]`` (0 means unseen)."""
-        ndc = gradients.detach().cpu() * torch.tensor([width / 2, height / 2])
-        visible = radii.detach().cpu() > 0
+    def add(self, gradients: Tensor, radii: Tensor, cameras: Cameras) -> None:
+        """Add one rendered batch: pixel gradients ``[B, N, 2]`` and radii ``[B, N]`` (0 means unseen), pixels."""
+        ndc = gradients.detach().cpu() * torch.tensor([cameras.width / 2, cameras.height / 2])
+        radii = radii.detach().cpu()
+        visible = radii > 0
         self.total += (ndc.norm(dim=2) * visible).sum(0)
         self.seen += visible.sum(0)
+        self.largest = torch.maximum(self.largest, (radii / cameras.intrinsics[:, :1].cpu()).amax(0))
 
     def state(self) -> dict[str, Tensor]:
         """Sums for a checkpoint."""
-        return {"screen.total": self.total, "screen.seen": self.seen}
+        return {"screen.total": self.total, "screen.seen": self.seen, "screen.largest": self.largest}
 
     @staticmethod
     def from_state(state: Mapping[str, Tensor]) -> "ScreenGradients":
         """Go on from what :meth:`state` returned."""
         gradients = ScreenGradients(0)
         gradients.total, gradients.seen = state["screen.total"].cpu(), state["screen.seen"].cpu()
+        gradients.largest = state["screen.largest"].cpu()
         return gradients
 
     def mean(self) -> Tensor:
@@ -88,7 +95,8 @@ def control_density(
     scale = frames.scale[avatar.binding]
     world = scale[:, None] * avatar.scaling.exp()
     alpha = torch.sigmoid(avatar.opacity[:, 0])
-    keep = ~((alpha < rule.minimum_opacity) | (world.amax(1) > rule.maximum_scale))
+    large = (world.amax(1) > rule.maximum_scale) | (gradients.largest > rule.maximum_radius)
+    keep = ~((alpha < rule.minimum_opacity) | large)
     keep |= _strongest_of_each_triangle(avatar.binding, alpha)
     movable = torch.ones_like(keep) if movable is None else movable
     keep |= ~movable if rule.prunes else torch.ones_like(keep)

@@ -9,9 +9,10 @@ from torch import Tensor
 from ap3d.cameras import Cameras
 from ap3d.config import GaussiansConfig
 from ap3d.errors import NumericalError
+from ap3d.guidance_config import RestraintConfig
 from ap3d.metrics.perceptual import dissimilarity
 from ap3d.raster.splats import SplatImages, rasterize_splats
-from ap3d.splats.avatar import GaussianAvatar, Group, position_penalty, scale_penalty
+from ap3d.splats.avatar import GaussianAvatar, Group, position_penalty, scale_penalty, size_penalty
 from ap3d.splats.density import DensityRule, ScreenGradients, control_density
 from ap3d.splats.frames import TriangleFrames
 from ap3d.splats.optimizer import AvatarOptimizer
@@ -66,6 +67,8 @@ class FitSettings:
     loss: str = "l1"
     perceptual: str = "ssim"
     prunes: bool = True
+    maximum_radius: float = float("inf")  # see DensityRule
+    restraint: RestraintConfig = RestraintConfig()
 
 
 def fit(
@@ -88,7 +91,7 @@ def fit(
         optimizer: holds the avatar.
         targets: the pictures, by expression.
         neutral: frames of the neutral pose.
-        gaussians: weights of the regularisers.
+        gaussians: how many there may be.
         settings: loss and length.
         generator: draws views and backgrounds.
         report: told (iteration, iterations).
@@ -112,20 +115,22 @@ def fit(
         target = targets[int(torch.multinomial(counts, 1, generator=generator))]
         chosen = torch.randperm(len(target.cameras), generator=generator)[: settings.views_per_step]
         loss, rendered = _view_loss(optimizer.avatar, target, chosen, neutral, settings, generator)
-        penalty = penalties(optimizer.avatar, gaussians)
+        penalty = penalties(optimizer.avatar, settings.restraint, (rendered.radii > 0).any(0))
         (loss + penalty).backward()
         if step < max(settings.densify_at, default=0):
             assert rendered.means2d.grad is not None  # retained by the rasteriser
             # The threshold is for the gradient of one picture's own mean, and the loss is a mean over pictures.
             screen = len(chosen) * rendered.means2d.grad
-            gradients.add(screen, rendered.radii, target.cameras.width, target.cameras.height)
+            gradients.add(screen, rendered.radii, target.cameras[chosen])
         optimizer.step(fixed)
         losses.append(float(loss.detach()))
         if not losses[-1] < float("inf"):
             raise NumericalError(f"the fit diverged at iteration {step}: loss {losses[-1]}")
         done = step + 1
         if done in settings.densify_at:
-            rule = DensityRule(maximum_count=gaussians.maximum_count, prunes=settings.prunes)
+            rule = DensityRule(
+                maximum_radius=settings.maximum_radius, maximum_count=gaussians.maximum_count, prunes=settings.prunes
+            )
             control_density(optimizer, gradients, neutral, rule, generator, None if fixed is None else ~fixed.cpu())
             gradients.restart(len(optimizer.avatar))
             fixed = frozen(optimizer.avatar)
@@ -143,11 +148,15 @@ def frozen_mask(avatar: GaussianAvatar, groups: tuple[Group, ...]) -> Tensor | N
     return torch.isin(avatar.group, torch.tensor([int(g) for g in groups], device=avatar.group.device))
 
 
-def penalties(avatar: GaussianAvatar, gaussians: GaussiansConfig) -> Tensor:
-    """Weighted position and scale regularisers."""
-    return gaussians.position_weight * position_penalty(
-        avatar, gaussians.position_threshold
-    ) + gaussians.scale_weight * scale_penalty(avatar, gaussians.scale_threshold)
+def penalties(avatar: GaussianAvatar, restraint: RestraintConfig, seen: Tensor) -> Tensor:
+    """Weighted position and scale regularisers; the mask ``seen [N]`` matters to the paper's form alone."""
+    if restraint.form == "paper":
+        position = position_penalty(avatar, restraint.position_threshold, seen)
+        scale = size_penalty(avatar, restraint.scale_threshold, seen)
+    else:
+        position = position_penalty(avatar, restraint.position_threshold)
+        scale = scale_penalty(avatar, restraint.scale_threshold)
+    return restraint.position_weight * position + restraint.scale_weight * scale
 
 
 def _view_loss(

@@ -6,12 +6,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ap3d.guidance_config import OptimizerConfig
 from ap3d.splats.avatar import PARAMETER_NAMES, GaussianAvatar
 
-# Per step, in the units of the parameters; above those of 3DGS, because schedules here have hundreds of steps.
-LEARNING_RATES: Mapping[str, float] = {
-    "xyz": 0.006, "rotation": 0.004, "scaling": 0.01, "opacity": 0.04, "f_dc": 0.025, "f_rest": 0.00125,
-}  # fmt: skip
+RATES = OptimizerConfig()
 
 
 class AvatarOptimizer:
@@ -20,15 +18,16 @@ class AvatarOptimizer:
     Args:
         avatar: start values; :attr:`avatar` holds the trainable copy.
         factor: multiplies every learning rate.
+        config: learning rates.
     """
 
-    def __init__(self, avatar: GaussianAvatar, factor: float = 1.0) -> None:
-        self.avatar = avatar.trainable()
+    def __init__(self, avatar: GaussianAvatar, factor: float = 1.0, config: OptimizerConfig = RATES) -> None:
+        self.avatar, self.config = avatar.trainable(), config
         groups = [
-            {"params": [getattr(self.avatar, name)], "lr": LEARNING_RATES[name] * factor, "name": name}
+            {"params": [getattr(self.avatar, name)], "lr": getattr(config, name) * factor, "name": name}
             for name in PARAMETER_NAMES
         ]
-        self._adam = torch.optim.Adam(groups, eps=1e-15, betas=(0.9, 0.99))
+        self._adam = torch.optim.Adam(groups, eps=1e-15, betas=(0.9, config.beta2))
 
     def step(self, frozen: Tensor | None = None) -> None:
         """Apply and clear the gradients; Gaussians of the boolean mask ``frozen [N]`` stay as they are."""
@@ -44,7 +43,7 @@ class AvatarOptimizer:
     def set_factor(self, factor: float) -> None:
         """Change the multiplier of all learning rates."""
         for group in self._adam.param_groups:
-            group["lr"] = LEARNING_RATES[group["name"]] * factor
+            group["lr"] = getattr(self.config, group["name"]) * factor
 
     def rebuild(self, source: Tensor, is_new: Tensor, changes: Mapping[str, Tensor] | None = None) -> None:
         """Replace the Gaussians by copies of old ones.
@@ -74,13 +73,14 @@ class AvatarOptimizer:
 
     @staticmethod
     def from_state(
-        state: Mapping[str, Tensor], factor: float = 1.0, device: str | torch.device = "cpu"
-    ) -> "AvatarOptimizer":
+        state: Mapping[str, Tensor], factor: float = 1.0, device: str | torch.device = "cpu",
+        config: OptimizerConfig = RATES,
+    ) -> "AvatarOptimizer":  # fmt: skip
         """Continue from what :meth:`state` returned."""
         # Adam keeps its step counters on the CPU.
         state = {n: t if n.endswith(".step") else t.to(device) for n, t in state.items()}
         avatar = GaussianAvatar(**{n[7:]: t for n, t in state.items() if n.startswith("avatar.")})
-        optimizer = AvatarOptimizer(avatar, factor)
+        optimizer = AvatarOptimizer(avatar, factor, config)
         for name in PARAMETER_NAMES:
             prefix = f"adam.{name}."
             moments = {n[len(prefix) :]: t.clone() for n, t in state.items() if n.startswith(prefix)}

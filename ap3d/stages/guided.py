@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ap3d.config import Config
+from ap3d.framing import head_tangent
 from ap3d.guidance_config import EditConfig, MatchConfig, PhaseConfig
 from ap3d.motion.expression_bank import expression_bank
 from ap3d.pictures import contact_sheet, png_bytes
@@ -60,8 +61,8 @@ class GuidedStage:
 
         run = GuidedRun.start(context, self)
         for index in range(run.phase, len(self.phases)):
-            run.begin(index)
             phase = phase_config(context.config, self.phases[index])
+            run.begin(index, phase)
             if isinstance(phase, MatchConfig):
                 run_matching(run, phase)
             elif isinstance(phase, EditConfig):
@@ -70,10 +71,10 @@ class GuidedStage:
 
 
 GUIDED_STAGES = (
-    GuidedStage("eyes", 1, "initialise", ("eyes",)),
-    GuidedStage("mouth", 3, "eyes", ("mouth.match", "mouth.edit")),
+    GuidedStage("eyes", 2, "initialise", ("eyes",)),
+    GuidedStage("mouth", 4, "eyes", ("mouth.match", "mouth.edit")),
     GuidedStage("whole", 5, "mouth", ("whole",)),
-    GuidedStage("refine", 4, "whole", ("refine",), tidies=True),
+    GuidedStage("refine", 5, "whole", ("refine",), tidies=True),
 )
 
 
@@ -110,21 +111,23 @@ class GuidedRun:
         """From the checkpoint of an interrupted run, or from the stage before."""
         units = [_units(phase_config(context.config, name)) for name in stage.phases]
         device, checkpoint = context.resources.device, context.load_checkpoint()
+        rates = [phase_config(context.config, name).optimizer for name in stage.phases]
         if checkpoint is None:
             avatar = read_avatar(context, stage.before).to(device)
-            return GuidedRun(context, AvatarOptimizer(avatar), units)
+            return GuidedRun(context, AvatarOptimizer(avatar, config=rates[0]), units)
         state, done = checkpoint
-        run = GuidedRun(context, AvatarOptimizer.from_state(state, device=device), units)
+        optimizer = AvatarOptimizer.from_state(state, device=device, config=rates[int(state["phase"])])
+        run = GuidedRun(context, optimizer, units)
         run.gradients = ScreenGradients.from_state(state)
         run.phase, run.dropped, run.done = int(state["phase"]), int(state["dropped"]), done
         run.saved = {n.removeprefix("own."): t for n, t in state.items() if n.startswith("own.")}
         return run
 
-    def begin(self, phase: int) -> None:
+    def begin(self, phase: int, config: PhaseConfig) -> None:
         """Enter a phase; everything that belongs to the one before is forgotten."""
         if phase != self.phase:
             self.phase, self.done, self.dropped, self.saved = phase, 0, 0, {}
-            self.optimizer = AvatarOptimizer(self.optimizer.detached())
+            self.optimizer = AvatarOptimizer(self.optimizer.detached(), config=config.optimizer)
             self.gradients = ScreenGradients(len(self.optimizer.avatar))
 
     def save(self, done: int, own: Mapping[str, Tensor] | None = None) -> None:
@@ -167,7 +170,9 @@ class GuidedRun:
 
     def control_density(self, phase: PhaseConfig) -> None:
         """Multiply, and where the phase says so remove, Gaussians that it may change; statistics start anew."""
-        rule = DensityRule(maximum_count=self.config.gaussians.maximum_count, prunes=phase.prune)
+        rule = DensityRule(
+            maximum_radius=maximum_radius(phase), maximum_count=self.config.gaussians.maximum_count, prunes=phase.prune
+        )
         movable = self.movable(phase).cpu()
         control_density(self.optimizer, self.gradients, self.neutral, rule, self.generator, movable)
         self.gradients = ScreenGradients(len(self.optimizer.avatar))
@@ -183,6 +188,11 @@ class GuidedRun:
             outputs["targets.png"] = png_bytes(contact_sheet(self.pictures.cpu(), 9))
         metrics = {f"{stage.name}_{name}": value for name, value in self.metrics.items()}
         return StageResult(outputs, metrics | {"gaussians": float(len(avatar))})
+
+
+def maximum_radius(phase: PhaseConfig) -> float:
+    """The largest radius that pruning leaves, in focal lengths of a full frame's camera."""
+    return phase.maximum_radius * head_tangent() if phase.maximum_radius > 0 else float("inf")
 
 
 def _units(phase: PhaseConfig) -> int:

@@ -51,8 +51,9 @@ class InitialiseStage:
         frames = triangle_frames(vertices, rig.faces).to(device)
         target = _static_views(context, frames).to(device)
         saved = context.load_checkpoint()
-        optimizer = AvatarOptimizer.from_state(saved[0], device=device) if saved else None
-        optimizer = optimizer or AvatarOptimizer(first_avatar(context, vertices).to(device))
+        rates = config.initialise.optimizer
+        optimizer = AvatarOptimizer.from_state(saved[0], device=device, config=rates) if saved else None
+        optimizer = optimizer or AvatarOptimizer(first_avatar(context, vertices).to(device), config=rates)
         gradients = ScreenGradients.from_state(saved[0]) if saved else ScreenGradients(len(optimizer.avatar))
         hidden = HIDDEN_UNTIL_ANIMATED if jaw_opening(rig, params) < SHOWS_TEETH else ()
         loss = fit(
@@ -120,6 +121,7 @@ def _settings(context: StageContext) -> FitSettings:
         own.ssim_weight,
         own.alpha_weight,
         densify_at=() if from_text else start.densify_at,
+        restraint=own.restraint,
     )
 
 

@@ -5,6 +5,7 @@ import itertools
 import torch
 from torch import Tensor
 
+from ap3d.cameras import Cameras
 from ap3d.diffusion.ism import IsmSettings, ism_gradient, sds_gradient
 from ap3d.diffusion.perp_neg import view_blend
 from ap3d.diffusion.vocabulary import VIEWS
@@ -62,9 +63,10 @@ def _step(run: GuidedRun, phase: MatchConfig, iteration: int, drawn: list[Region
     found = picture_gradient(run, phase, torch.cat(images).detach(), joined_views(drawn), iteration)
     run.metrics["ism_gradient"] = float(found.abs().mean())
     whole = bool(found.isfinite().all())
-    for r, pictures, gradient in zip(rendered, images, found.split([len(i) for i in images]), strict=True):
+    parts = found.split([len(i) for i in images])
+    for views, r, pictures, gradient in zip(drawn, rendered, images, parts, strict=True):
         if whole:
-            _add(run, r, pictures, gradient, phase.gradient_scale / len(drawn))
+            _add(run, r, pictures, gradient, views.cameras, _weight(phase, len(drawn), len(pictures)))
     if not whole:
         run.optimizer.forget_gradients()
         run.dropped += 1
@@ -74,7 +76,8 @@ def _step(run: GuidedRun, phase: MatchConfig, iteration: int, drawn: list[Region
                 f"'models.dtype' {run.config.models.dtype} may be too narrow for this model, try bfloat16 or float32"
             )
         return
-    (penalties(run.optimizer.avatar, run.config.gaussians)).backward()
+    seen = torch.stack([(r.radii > 0).any(0) for r in rendered]).any(0)
+    penalties(run.optimizer.avatar, phase.restraint, seen).backward()
     fixed = torch.stack(masks).all(0)
     run.optimizer.step(fixed if bool(fixed.any()) else None)
 
@@ -110,15 +113,23 @@ def _rendered(run: GuidedRun, views: RegionViews, fixed: Tensor) -> SplatImages:
     return rasterize_splats(splats, cameras, sh_degree=avatar.sh_degree)
 
 
-def _add(run: GuidedRun, rendered: SplatImages, images: Tensor, gradient: Tensor, weight: float) -> None:
+def _weight(phase: MatchConfig, samples: int, crops: int) -> float:
+    """Of one crop of a step: neither how many samples nor how many crops there are changes the step.
+
+    A camera that sees some of a phase's crops alone leaves out the shares of the others, so that a crop weighs the
+    same wherever it is seen from.
+    """
+    return phase.gradient_scale / (samples * (len(phase.crops) if phase.one_camera else crops))
+
+
+def _add(
+    run: GuidedRun, rendered: SplatImages, images: Tensor, gradient: Tensor, cameras: Cameras, scale: float
+) -> None:
     """Add a sample's gradients to the avatar's and to the statistics of density control."""
-    # A mean over crops and latent cells, so that neither batch size nor resolution changes the step.
-    scale = weight / len(images)
     (images * (scale * gradient)).sum().backward()
     assert rendered.means2d.grad is not None  # retained by the rasteriser
     # Densification's threshold is for the gradient of one picture's own mean, whatever its weight in the step.
-    height, width = images.shape[-2:]
-    run.gradients.add(rendered.means2d.grad / scale, rendered.radii, width, height)
+    run.gradients.add(rendered.means2d.grad / scale, rendered.radii, cameras)
 
 
 def picture_gradient(run: GuidedRun, phase: MatchConfig, images: Tensor, views: RegionViews, iteration: int) -> Tensor:

@@ -7,6 +7,7 @@ from torch.nn.functional import cosine_similarity
 from ap3d.config import load_config
 from ap3d.diffusion.ism import IsmSettings, ism_gradient, sds_gradient
 from ap3d.diffusion.models import GuidanceModels
+from ap3d.diffusion.sampling import sdedit
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,26 @@ def test_an_embedding_made_once_changes_no_bit(models: GuidanceModels) -> None:
     again = models.meter.total
     gradient(models, conditions)
     assert (models.meter.total - again).flops < (again - before).flops
+
+
+def test_branches_apart_and_crops_by_themselves_change_nothing(models: GuidanceModels) -> None:
+    conditions = conditions_of(models)
+    together, before = gradient(models, conditions), models.meter.total.unet
+    models.branches_together = False
+    try:
+        apart, spent = gradient(models, conditions), models.meter.total.unet - before
+    finally:
+        models.branches_together = True
+    torch.testing.assert_close(apart, together, atol=1e-3, rtol=1e-3)
+    before = models.meter.total.unet
+    gradient(models, conditions)
+    assert models.meter.total.unet - before == spent
+    pictures = torch.rand(3, 3, models.image_size, models.image_size, generator=torch.Generator().manual_seed(0))
+    edit = lambda chunk: sdedit(  # noqa: E731
+        models, pictures, ["a man", "a woman", "a man"], None, strength=0.5, steps=4,
+        generator=torch.Generator().manual_seed(0), chunk=chunk,
+    )  # fmt: skip
+    torch.testing.assert_close(edit(1), edit(8), atol=1e-3, rtol=1e-3)
 
 
 def test_bfloat16_on_a_cpu_is_near_and_keeps_the_autoencoder_exact(models: GuidanceModels) -> None:

@@ -5,9 +5,11 @@ from dataclasses import replace
 import torch
 from scipy.spatial.transform import Rotation
 
+from ap3d.guidance_config import RestraintConfig
 from ap3d.raster.reference import rotation_matrices
 from ap3d.raster.splats import Splats
-from ap3d.splats.avatar import GaussianAvatar, position_penalty, scale_penalty
+from ap3d.splats.avatar import GaussianAvatar, position_penalty, scale_penalty, size_penalty
+from ap3d.splats.fitting import penalties
 from ap3d.splats.frames import triangle_frames
 from ap3d.splats.initial import bind, surface_avatar
 
@@ -100,6 +102,23 @@ def test_penalties_are_means_over_what_exceeds_the_threshold() -> None:
     grown = replace(avatar, scaling=avatar.initial_scaling + 1)
     expected = 3 * (1 - torch.log(torch.tensor(1.6))) ** 2
     torch.testing.assert_close(scale_penalty(grown, 1.6), expected)
+
+
+def test_penalties_of_the_paper_are_sums_over_what_a_step_sees() -> None:
+    avatar, seen = random_avatar(100, 8), torch.arange(100) < 30
+    scaling = torch.log(torch.tensor([0.1, 0.2 + 0.03, 0.2 + 0.04])).expand(100, 3)
+    avatar = replace(avatar, scaling=scaling.clone().requires_grad_())
+    found = size_penalty(avatar, 0.2, seen)
+    torch.testing.assert_close(found, torch.tensor(30 * 0.05), atol=1e-5, rtol=1e-4)
+    found.backward()
+    gradient = avatar.scaling.grad
+    assert gradient is not None and bool(gradient.isfinite().all()) and not bool(gradient[30:].any())
+    assert float(size_penalty(avatar, 1.0, seen).detach()) == 0
+    far = replace(avatar, xyz=avatar.initial_xyz * (1 + 3 / avatar.initial_xyz.norm(dim=1, keepdim=True)))
+    near = replace(far, xyz=torch.where(seen[:, None], far.xyz, far.initial_xyz))
+    torch.testing.assert_close(position_penalty(near, 1.0, seen), torch.tensor(2.0))
+    restraint = RestraintConfig(1.0, 0.5, 0.2, 10.0, "paper")
+    torch.testing.assert_close(penalties(near, restraint, seen).detach(), torch.tensor(16.0), atol=1e-3, rtol=1e-4)
 
 
 def test_surface_gaussians_lie_on_the_rig_and_cover_every_region(rig, neutral) -> None:  # type: ignore[no-untyped-def]

@@ -6,10 +6,17 @@ import torch
 from test_avatar import mesh, random_avatar
 from test_bundle import make_bundle
 
+from ap3d.cameras import Cameras
+from ap3d.guidance_config import OptimizerConfig
 from ap3d.splats.density import DensityRule, ScreenGradients, control_density
 from ap3d.splats.frames import triangle_frames
 from ap3d.splats.optimizer import AvatarOptimizer
 from ap3d.splats.ply import read_binding, read_local, write_binding, write_local
+
+
+def camera(size: int) -> Cameras:
+    """One whose focal length is its size."""
+    return Cameras(torch.eye(4)[None], torch.tensor([[size, size, size / 2, size / 2]]).float(), size, size)
 
 
 def take_steps(optimizer: AvatarOptimizer, count: int, frozen: torch.Tensor | None = None) -> None:
@@ -64,7 +71,7 @@ def test_split_children_keep_offset_binding_and_group() -> None:
     hot = torch.zeros(40)
     hot[[3, 17]] = 1.0
     gradients = ScreenGradients(40)
-    gradients.add(hot[None, :, None].expand(1, 40, 2), torch.ones(1, 40), 2, 2)
+    gradients.add(hot[None, :, None].expand(1, 40, 2), torch.ones(1, 40), camera(2))
     rule = DensityRule(gradient=0.5, split_scale=0.0, minimum_opacity=0.0, maximum_scale=1e9, maximum_count=100)
     added, removed = control_density(optimizer, gradients, frames, rule, torch.Generator().manual_seed(0))
     result = optimizer.detached()
@@ -95,11 +102,43 @@ def test_pruning_removes_transparent_gaussians_but_keeps_one_a_triangle() -> Non
     assert torch.equal(counts > 0, owned) and len(result) < 40
 
 
+def test_gaussians_that_fill_the_screen_are_pruned_whatever_the_frame_shows() -> None:
+    """A radius counts in focal lengths: 3 pixels of a frame of 10 are as large as 30 of one of 100."""
+    vertices, faces = mesh()
+    for size in (10, 100):
+        avatar = random_avatar(40, 8)
+        avatar.opacity[:] = torch.linspace(0, 1, 40)[:, None]
+        optimizer, gradients = AvatarOptimizer(avatar), ScreenGradients(40)
+        radii = torch.full((1, 40), 0.1 * size)
+        radii[0, :20] = 0.3 * size
+        gradients.add(torch.zeros(1, 40, 2), radii, camera(size))
+        gradients = ScreenGradients.from_state(gradients.state())
+        gradients.add(torch.zeros(1, 40, 2), torch.ones(1, 40), camera(size))  # the largest counts, not the last
+        rule = DensityRule(gradient=1e9, minimum_opacity=0.0, maximum_scale=1e9, maximum_radius=0.2)
+        _, removed = control_density(optimizer, gradients, triangle_frames(vertices, faces), rule, torch.Generator())
+        kept = optimizer.detached()
+        strongest = {int(b): int((avatar.binding == b).nonzero()[-1]) for b in avatar.binding}
+        spared = sum(index < 20 for index in strongest.values())
+        assert removed == 20 - spared and torch.equal(kept.opacity[-20:], avatar.opacity[20:])
+
+
+def test_a_first_step_is_the_learning_rate_of_each_parameter() -> None:
+    config = OptimizerConfig(xyz=1e-3, rotation=2e-3, scaling=3e-3, opacity=4e-3, f_dc=5e-3, f_rest=6e-3)
+    before = random_avatar(20, 8).with_sh_degree(1)
+    optimizer = AvatarOptimizer(before, config=config)
+    optimizer.set_factor(0.5)
+    sum(p.sum() for p in optimizer.avatar.parameters().values()).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    for name, after in optimizer.avatar.parameters().items():
+        moved = getattr(before, name) - after.detach()
+        torch.testing.assert_close(moved, torch.full_like(moved, 0.5 * getattr(config, name)), atol=1e-6, rtol=1e-3)
+
+
 def test_growth_stops_at_the_maximum_count() -> None:
     vertices, faces = mesh()
     optimizer = AvatarOptimizer(random_avatar(40, 8))
     gradients = ScreenGradients(40)
-    gradients.add(torch.rand(1, 40, 2), torch.ones(1, 40), 64, 64)
+    gradients.add(torch.rand(1, 40, 2), torch.ones(1, 40), camera(64))
     rule = DensityRule(gradient=0.0, minimum_opacity=0.0, maximum_scale=1e9, maximum_count=45)
     control_density(optimizer, gradients, triangle_frames(vertices, faces), rule, torch.Generator())
     assert len(optimizer.avatar) == 45
@@ -110,7 +149,7 @@ def test_children_inherit_all_triangles_and_a_reload_changes_no_decision(rig, ne
     start = make_bundle(rig, neutral, 600, 4, 0)
     optimizer = AvatarOptimizer(start.avatar)
     gradients = ScreenGradients(600)
-    gradients.add(torch.ones(1, 600, 2) * (torch.arange(600) % 3 == 0)[None, :, None], torch.ones(1, 600), 2, 2)
+    gradients.add(torch.ones(1, 600, 2) * (torch.arange(600) % 3 == 0)[None, :, None], torch.ones(1, 600), camera(2))
     rule = DensityRule(gradient=0.5, minimum_opacity=0.0, maximum_scale=1e9)
     added, _ = control_density(optimizer, gradients, start.neutral, rule, torch.Generator().manual_seed(0))
     grown = optimizer.detached()

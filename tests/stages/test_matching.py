@@ -10,12 +10,13 @@ from ap3d.config import load_config
 from ap3d.diffusion.conditions import ConditionBuilder
 from ap3d.diffusion.models import GuidanceModels
 from ap3d.errors import InputError, NumericalError
+from ap3d.framing import head_tangent
 from ap3d.portrait_job import PortraitJob
 from ap3d.splats.optimizer import AvatarOptimizer
 from ap3d.splats.selection import selected_points
 from ap3d.stages.editing import phase_reference, run_editing
-from ap3d.stages.guided import GuidedRun
-from ap3d.stages.matching import run_matching
+from ap3d.stages.guided import GuidedRun, maximum_radius, phase_config
+from ap3d.stages.matching import _weight, run_matching
 from tests.tiny_avatar import tiny_avatar
 from tests.tiny_diffusion import write_tiny_model
 
@@ -98,6 +99,58 @@ def test_the_weight_of_a_step_does_not_depend_on_its_crops(begin, monkeypatch):
         run_matching(run, phase)
         gradients[count] = float(run.optimizer.avatar.f_dc.grad.abs().sum())
     assert gradients[4] == pytest.approx(gradients[1], rel=0.5)
+
+
+def test_a_crop_weighs_the_same_wherever_a_camera_sees_it():
+    """In the paper a step adds up its crops and takes the mean over its samples."""
+    phase = load_config("paper").whole
+    assert _weight(phase, 3, 5) == _weight(phase, 3, 1) == pytest.approx(64 * 64 / 3)
+    assert _weight(load_config("paper").mouth.match, 1, 1) == 64 * 64
+
+
+def test_what_is_made_ahead_and_edited_together_changes_no_target(begin):
+    """Faces, cameras and noise of an edit follow from the round and the number of the face alone."""
+    found = []
+    for ahead, at_once in ((0, 1), (2, 0)):
+        run = begin(**{"models.ahead": ahead, "models.crops_at_once": at_once})
+        run_editing(run, replace(run.config.refine, iterations=1, views=6, expressions=3))
+        found.append(run.pictures)
+    torch.testing.assert_close(found[0], found[1], atol=1e-3, rtol=1e-3)
+
+
+def test_targets_that_are_not_finite_are_left_out_and_none_at_all_ends_the_run(begin, monkeypatch):
+    run = begin()
+    phase = replace(run.config.refine, iterations=1, views=4, expressions=2, crops=("full", "face"), rounds=1)
+    plain = run.models.decode_latents
+    spoilt = lambda z: plain(z).index_fill_(0, torch.tensor([0]), float("nan"))  # noqa: E731
+    monkeypatch.setattr(run.models, "decode_latents", spoilt)
+    run_editing(run, phase)
+    assert run.metrics["dropped_targets"] == 1 and len(run.pictures) == 2
+    monkeypatch.setattr(run.models, "decode_latents", lambda z: plain(z) * float("nan"))
+    with pytest.raises(NumericalError, match="not finite.*models.dtype"):
+        run_editing(begin(), phase)
+
+
+def test_phases_of_the_paper_have_the_papers_rates_and_pruning(begin):
+    """Reference sheet, sections 4, 8, 9 and 10; every phase begins with an optimiser of its own."""
+    config = load_config("paper")
+    for index, name in enumerate(("eyes", "mouth.match", "mouth.edit", "whole", "refine")):
+        phase, run = phase_config(config, name), begin()
+        run.phase = -1
+        run.begin(index, phase)
+        before = run.optimizer.detached()
+        run.optimizer.set_factor(phase.learning_rate_factor)
+        sum(p.sum() for p in run.optimizer.avatar.parameters().values()).backward()
+        before = {n: t.clone() for n, t in before.tensors().items()}
+        run.optimizer.step()
+        rates = {"xyz": 2.9847e-5, "f_dc": 0.00375, "opacity": 0.075, "scaling": 0.0255, "rotation": 0.0015}
+        for parameter, rate in rates.items():
+            moved = (before[parameter] - getattr(run.optimizer.avatar, parameter).detach()).double()
+            assert float(moved.median()) == pytest.approx(rate, rel=0.05)
+        assert phase.restraint.scale_weight == {"whole": 5e7, "mouth.match": 5e7, "eyes": 1.25e4}.get(name, 1e4)
+        assert phase.restraint.scale_threshold == 0.2 and phase.restraint.position_threshold == 1.0
+    assert maximum_radius(config.whole) == pytest.approx(20 / 416 * head_tangent())
+    assert not config.eyes.prune and not config.mouth.match.prune and config.whole.prune
 
 
 def test_points_with_unknown_names_are_refused(begin):
