@@ -4,7 +4,8 @@ Makes the same prompts with each variant (everything; without ControlNet, eyes a
 distillation instead of interval score matching; each saving on or off), measures them with the metrics of
 `jobs.evaluate`, and writes `table.md` and `sheet.jpg` into the folder; --docs puts both into docs/. Stages that two
 variants share are made once; avatars and measurements that are there already are kept, so that the same command goes
-on after a kill and adds prompts or variants later.
+on after a kill and adds prompts or variants later. On several cores, --part 1/2 and --part 2/2 side by side make and
+measure every second prompt each; the command without --part then only puts their results together.
 """
 
 import argparse
@@ -25,7 +26,7 @@ import io
 from PIL import Image, ImageDraw
 
 from ap3d.config import Config, load_config
-from ap3d.errors import Ap3dError
+from ap3d.errors import Ap3dError, InputError
 from ap3d.metrics.subject import Tools
 from ap3d.metrics.table import METRICS
 from ap3d.pipeline import Generator, PortraitJob
@@ -35,7 +36,9 @@ from cluster.evaluation import Avatar, evaluate
 PROMPTS = ROOT / "jobs" / "held_out_prompts.csv"
 MEASURED = ("attributes", "colours", "geometry", "landmarks", "articulation", "integrity")
 GUIDED = ("eyes", "mouth", "whole", "refine")
-TILE, CAPTION = 200, 18
+TILE, CAPTION, SHOWN = 200, 18, 3  # pixels; prompts on the sheet
+# Switches that no output depends on, so that stages made without them would be taken for those made with them.
+ALONE = "without savings that change nothing"
 _NO_CONTROL = {f"regions.{name}.control": False for name in ("full", "face", "mouth", "left_eye", "right_eye")} | {
     f"{phase}.control": False for phase in ("eyes", "mouth.edit", "refine")
 }
@@ -59,9 +62,19 @@ def variants(preset: str) -> dict[str, Overrides]:
         "3 inversion steps": {"whole.inversion_steps": 3, "mouth.match.inversion_steps": 3},
         "targets redrawn 4 times as often": redrawn,
         "bfloat16": {"models.dtype": "bfloat16"},
-        "one crop at a time": {"models.crops_at_once": 1, "models.embed_once": False, "models.ahead": 0},
+        ALONE: {
+            "models.crops_at_once": 1,
+            "models.branches_together": False,
+            "models.embed_once": False,
+            "models.ahead": 0,
+        },
     }
     return {name: changes for name, changes in named.items() if not changes or load_config(preset, changes) != base}
+
+
+def store_of(name: str, root: str) -> Store:
+    """Where a variant's avatars go: all share their stages, but for the one that must make its own."""
+    return Store(f"{root}/alone" if name == ALONE else root)
 
 
 def make(jobs: Sequence[PortraitJob], name: str, config: Config, store: Store) -> dict[str, dict[str, Any]]:
@@ -117,15 +130,17 @@ def table(figures: Mapping[str, Mapping[str, float]], about: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def sheet(made: Mapping[str, Mapping[str, Mapping[str, Any]]], faces: Sequence[str], store: Store) -> Image.Image:
+def sheet(made: Mapping[str, Mapping[str, Mapping[str, Any]]], faces: Sequence[str], root: str) -> Image.Image:
     """Rows of variants, columns of prompts: the preview, then an open mouth and a smile of the bundle's sheet."""
     width = 3 * TILE
     image = Image.new("RGB", (width * len(faces), (TILE + CAPTION) * len(made)), "white")
     draw = ImageDraw.Draw(image)
     for row, (variant, rows) in enumerate(made.items()):
-        top = row * (TILE + CAPTION)
+        top, store = row * (TILE + CAPTION), store_of(variant, root)
         draw.text((4, top + 3), variant, fill="black")
-        for column, face in enumerate(face for face in faces if face in rows):
+        for column, face in enumerate(faces):
+            if face not in rows:
+                continue
             folder = rows[face]["uri_bundle"]
             preview, views = (_opened(store, f"{folder}/{name}.png") for name in ("preview", "sheet"))
             side = views.width // 6  # expressions in columns: neutral, open, smile
@@ -151,6 +166,21 @@ def into_docs(text: str, picture: Image.Image, docs: Path) -> None:
     (docs / "guidance.md").write_text(before + begin + text + figure + end + rest.split(end)[1])
 
 
+def part_of(text: str) -> tuple[int, int]:
+    """``K/N`` as K - 1 and N.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        part, parts = (int(number) for number in text.split("/"))
+    except ValueError:
+        part, parts = 0, 0
+    if not 1 <= part <= parts:
+        raise InputError(f"--part takes K/N with K from 1 to N, got {text!r}")
+    return part - 1, parts
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Make, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -158,6 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--preset", default="builtin")
     parser.add_argument("--out", default="runs/ablation", help="folder of avatars, measurements and results")
     parser.add_argument("--variants", help="some of them, separated by semicolons (default: all)")
+    parser.add_argument("--part", default="1/1", metavar="K/N", help="make and measure every Nth prompt from the Kth")
     parser.add_argument("--docs", action="store_true", help="put table and figure into docs/")
     options = parser.parse_args(arguments)
     known = variants(options.preset)
@@ -166,19 +197,22 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"unknown variants {sorted(unknown)}; there are: {'; '.join(known)}")
     with PROMPTS.open(newline="") as file:
         asked = list(csv.DictReader(file))[: options.prompts]
-    jobs = [PortraitJob(row["id"], row["prompt"], int(row["seed"])) for row in asked]
-    store = Store(options.out)
+    part, parts = part_of(options.part)
+    jobs = [PortraitJob(row["id"], row["prompt"], int(row["seed"])) for row in asked][part::parts]
     made: dict[str, dict[str, dict[str, Any]]] = {}
     figures: dict[str, dict[str, float]] = {}
     for name in chosen:
+        store = store_of(name, options.out)
         made[name] = make(jobs, name, load_config(options.preset, known[name]), store)
         figures[name] = measure(made[name], store)
-        about = f"{len(jobs)} prompts, preset {options.preset}. Seconds are of one thread."
-        text, picture = table(figures, about), sheet(made, [job.face_id for job in jobs], store)
-        store.write_bytes("table.md", text.encode())
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=88)
-        store.write_bytes("sheet.jpg", buffer.getvalue())
+    if parts > 1:
+        return
+    about = f"{len(jobs)} prompts, preset {options.preset}. Seconds are of one thread."
+    text, picture = table(figures, about), sheet(made, [job.face_id for job in jobs][:SHOWN], options.out)
+    Store(options.out).write_bytes("table.md", text.encode())
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=88)
+    Store(options.out).write_bytes("sheet.jpg", buffer.getvalue())
     print(text)
     if options.docs:
         into_docs(text, picture, ROOT / "docs")

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ap3d.config import load_config
+from ap3d.errors import InputError
 from ap3d.stages.counting import counted_evaluations
 
 
@@ -28,7 +29,7 @@ def test_every_variant_is_another_configuration(ablation: ModuleType, preset: st
     assert all(counted["without ControlNet"][s].controlnet == 0 for s in ablation.GUIDED)
     assert counted["without refinement"]["refine"].unet == counted["without eyes and mouth"]["eyes"].unet == 0
     assert counted["SDS, not ISM"]["whole"].unet < counted["everything"]["whole"].unet
-    assert counted["one crop at a time"] == counted["everything"] == counted["bfloat16"]
+    assert counted[ablation.ALONE] == counted["everything"] == counted["bfloat16"]
     redrawn = counted["targets redrawn 4 times as often"]
     assert redrawn["refine"].unet == 4 * counted["everything"]["refine"].unet
 
@@ -49,6 +50,14 @@ def test_the_table_shows_what_differs_and_replaces_the_last_one(ablation: Module
     page = (tmp_path / "guidance.md").read_text()
     assert page.count("| less |") == 1 and page.startswith("before\n") and page.endswith("\nafter\n")
     assert (tmp_path / "figures" / "ablation.jpg").exists()
+
+
+def test_two_processes_share_the_prompts(ablation: ModuleType) -> None:
+    assert [ablation.part_of(text) for text in ("1/1", "2/3")] == [(0, 1), (1, 3)]
+    for wrong in ("0/2", "3/2", "two"):
+        with pytest.raises(InputError, match="--part"):
+            ablation.part_of(wrong)
+    assert ablation.store_of("everything", "a").root == "a" != ablation.store_of(ablation.ALONE, "a").root
 
 
 def test_costs_are_means_over_avatars_of_the_guided_stages(ablation: ModuleType) -> None:
