@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ap3d.diffusion.models import Conditions, GuidanceModels
+from ap3d.diffusion.control import Conditions
+from ap3d.diffusion.models import GuidanceModels
 
 
 @dataclass(frozen=True)

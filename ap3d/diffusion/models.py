@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ap3d.diffusion.conditions import ConditionSpec
+from ap3d.diffusion.control import Conditions, accept_embedded, embeds, listed, scattered, shared
 from ap3d.diffusion.cost import CostMeter
 from ap3d.diffusion.latents import LatentCodec, LinearDecoder
 from ap3d.diffusion.loading import check_kind, fingerprint, load_component, read_json, resolve_model_folder
 from ap3d.diffusion.network_options import NetworkOptions
+from ap3d.diffusion.parts import check_parts, condition_spec_of, controlnet_folders, vae_class
 from ap3d.diffusion.perp_neg import perpendicular_sum
 from ap3d.diffusion.prompts import complete_prompt, unknown_words
 from ap3d.errors import DataFileError, InputError, NumericalError
-
-Conditions = Tensor | Sequence[Tensor] | None
 
 
 class GuidanceModels:
@@ -49,7 +49,7 @@ class GuidanceModels:
         self.codec_dtype = next(codec.vae.parameters()).dtype
         self.meter, self.embed_once, self.branches_together = CostMeter(), True, True
         for network in controlnets:
-            _accept_embedded(network)
+            accept_embedded(network)
         self.options = NetworkOptions()
         self._runners: list[Any] = [unet, *controlnets]
         self._texts: dict[str, Tensor] = {}
@@ -81,7 +81,7 @@ class GuidanceModels:
 
         folder = resolve_model_folder(spec)
         check_kind(folder)
-        control_folders = _controlnet_folders(folder, controlnet)
+        control_folders = controlnet_folders(folder, controlnet)
         scheduler = DDIMScheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
         try:
             tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
@@ -90,7 +90,7 @@ class GuidanceModels:
         vae_folder = folder / "vae" if vae is None else resolve_model_folder(vae)
         # Eight bits of mantissa are too few for colours, and on CPUs the autoencoder is not where the time goes.
         codec_dtype = torch.float32 if dtype == torch.bfloat16 and torch.device(device).type == "cpu" else dtype
-        autoencoder = load_component(_vae_class(vae_folder), vae_folder, device, codec_dtype)
+        autoencoder = load_component(vae_class(vae_folder), vae_folder, device, codec_dtype)
         prompt_file = folder / "prompts.json"
         controlnets = [load_component(ControlNetModel, f, device, dtype) for f in control_folders]
         models = GuidanceModels(
@@ -101,10 +101,10 @@ class GuidanceModels:
             tokenizer,
             LatentCodec(autoencoder, LinearDecoder.load(vae_folder, device, codec_dtype)),
             scheduler,
-            _condition_spec(control_folders, controlnets),
+            condition_spec_of(control_folders, controlnets),
             read_json(prompt_file) if prompt_file.exists() else {},
         )
-        models._check()
+        check_parts(models.folders[0], models.unet, models.text_encoder, models.codec.vae, models.controlnets)
         models.prepare(options or NetworkOptions())
         return models
 
@@ -125,7 +125,8 @@ class GuidanceModels:
             self.condition_spec, self.prompt_spec,
         )  # fmt: skip
         other.meter = self.meter
-        other._check()
+        other.embed_once, other.branches_together = self.embed_once, self.branches_together
+        check_parts(other.folders[0], other.unet, other.text_encoder, other.codec.vae, other.controlnets)
         other.prepare(self.options)
         return other
 
@@ -136,23 +137,6 @@ class GuidanceModels:
         for network in (self.unet, *self.controlnets, self.codec.vae):
             network.to(memory_format=layout)
         self._runners = [options.runner(network) for network in (self.unet, *self.controlnets)]
-
-    def _check(self) -> None:
-        """Refuse parts that do not fit together."""
-        unet: Any = self.unet.config
-        if unet.cross_attention_dim != self.text_encoder.config.hidden_size:
-            raise InputError(f"{self.folders[0]}: the UNet expects text of width {unet.cross_attention_dim}")
-        latent = getattr(self.codec.vae.config, "latent_channels", unet.in_channels)
-        if latent != unet.in_channels:
-            raise InputError(f"{self.folders[0]}: the autoencoder has {latent} channels, the UNet {unet.in_channels}")
-        for net in self.controlnets:
-            config: Any = net.config
-            for name in ("in_channels", "block_out_channels", "cross_attention_dim"):
-                if config[name] != unet[name]:
-                    raise InputError(
-                        f"a ControlNet does not fit the UNet in {self.folders[0]}: its {name} is {config[name]}, "
-                        f"not {unet[name]}"
-                    )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -258,9 +242,9 @@ class GuidanceModels:
         if not self.embed_once:
             return conditions
         out = []
-        for network, condition in zip(self.controlnets, self._shared(conditions), strict=False):
+        for network, condition in zip(self.controlnets, shared(conditions, len(self.controlnets)), strict=False):
             image = condition.to(self.device, self.dtype)
-            if _embeds(network) and image.shape[1] == network.config.conditioning_channels:
+            if embeds(network) and image.shape[1] == network.config.conditioning_channels:
                 image = self.meter.call("embedding", network.controlnet_cond_embedding, image)
             out.append(image)
         return out or None
@@ -294,7 +278,7 @@ class GuidanceModels:
             if self.branches_together:
                 repeat = lambda t: torch.cat([t] * len(texts))  # noqa: E731
                 outputs = self._network(
-                    repeat(latents), repeat(steps), torch.cat(texts), [repeat(c) for c in _listed(conditions)] or None,
+                    repeat(latents), repeat(steps), torch.cat(texts), [repeat(c) for c in listed(conditions)] or None,
                     control_scale, None if controlled is None else repeat(controlled),
                 ).unflatten(0, (len(texts), batch))  # fmt: skip
             else:
@@ -306,11 +290,6 @@ class GuidanceModels:
             output = outputs[0] + guidance_scale * direction
         return self.split(latents, steps, output)
 
-    def _shared(self, conditions: Conditions) -> list[Tensor]:
-        """Conditions for each ControlNet; one alone is for all of them, which were checked to want the same."""
-        listed = _listed(conditions)
-        return listed * len(self.controlnets) if len(listed) == 1 else listed
-
     def _network(
         self, latents: Tensor, steps: Tensor, text: Tensor, conditions: Conditions, control_scale: float,
         controlled: Tensor | None = None,
@@ -320,15 +299,15 @@ class GuidanceModels:
         chosen = torch.arange(len(latents)) if controlled is None else controlled.nonzero()[:, 0].cpu()
         down: list[Tensor] = []
         middle: Tensor | None = None
-        for net, condition in zip(self._runners[1:], self._shared(conditions), strict=False):
+        for net, condition in zip(self._runners[1:], shared(conditions, len(self.controlnets)), strict=False):
             if not len(chosen):
                 break
             image = condition[chosen].to(self.device, self.dtype)
             some, some_middle = self.meter.call(
                 "controlnet", net, latents[chosen], steps[chosen], text[chosen], image, control_scale, return_dict=False
             )
-            added = [_spread(a, chosen, len(latents)) for a in some]
-            added_middle = _spread(some_middle, chosen, len(latents))
+            added = [scattered(a, chosen, len(latents)) for a in some]
+            added_middle = scattered(some_middle, chosen, len(latents))
             down = [a + b for a, b in zip(down, added, strict=True)] if down else added
             middle = added_middle if middle is None else middle + added_middle
         output: Tensor = self.meter.call(
@@ -349,81 +328,3 @@ class GuidanceModels:
             case "epsilon":
                 return (latents - spread * output) / signal.clamp(min=1e-4), output
         raise NumericalError(f"unknown prediction type {self.prediction_type!r}")
-
-
-def _spread(values: Tensor, index: Tensor, count: int) -> Tensor:
-    """Values ``[M, ...]`` at the places ``index [M]`` of ``count``, zero elsewhere."""
-    if len(index) == count:
-        return values
-    return values.new_zeros(count, *values.shape[1:]).index_copy(0, index.to(values.device), values)
-
-
-def _embeds(network: Any) -> bool:
-    """Whether an embedded condition can be told from an image by its channels, and is used as it comes."""
-    config = network.config
-    return bool(
-        config.controlnet_conditioning_channel_order == "rgb"
-        and config.block_out_channels[0] != config.conditioning_channels
-    )
-
-
-def _accept_embedded(network: Any) -> None:
-    """Let a ControlNet take an embedded condition in place of the image."""
-    if not _embeds(network):
-        return
-    embedding, channels = network.controlnet_cond_embedding, network.config.conditioning_channels
-    plain = type(embedding).forward.__get__(embedding)
-    embedding.forward = lambda image: plain(image) if image.shape[1] == channels else image
-
-
-def _listed(conditions: Conditions) -> list[Tensor]:
-    if conditions is None:
-        return []
-    return [conditions] if isinstance(conditions, Tensor) else list(conditions)
-
-
-def _controlnet_folders(folder: Path, controlnet: str | Path | Sequence[str | Path] | None) -> list[Path]:
-    if controlnet is None:
-        return [folder / "controlnet"] if (folder / "controlnet").is_dir() else []
-    listed = [controlnet] if isinstance(controlnet, str | Path) else list(controlnet)
-    return [resolve_model_folder(one) for one in listed]
-
-
-def _condition_spec(folders: list[Path], controlnets: list[nn.Module]) -> ConditionSpec:
-    """What the ControlNets' condition image shows, the same for all of them."""
-    specs = [
-        _spec_of(folder, net.config.conditioning_channels) for folder, net in zip(folders, controlnets, strict=True)
-    ]
-    for folder, spec in zip(folders, specs, strict=True):
-        if spec != specs[0]:
-            raise InputError(f"{folder} wants another condition image than {folders[0]}; use ControlNets of one kind")
-    return specs[0] if specs else ConditionSpec()
-
-
-def _spec_of(folder: Path, channels: int) -> ConditionSpec:
-    """A ControlNet's ``condition.json``; the published four-channel ControlNet comes without one."""
-    production = ConditionSpec.production()
-    if (folder / "condition.json").exists():
-        spec = ConditionSpec.read(folder)
-        if spec.channels != channels:
-            raise InputError(f"{folder} takes {channels} condition channels, condition.json describes {spec.channels}")
-        return spec
-    if channels == production.channels:
-        return production
-    raise InputError(
-        f"{folder} takes {channels} condition channels and has no condition.json that says what they show; "
-        f"without one, {production.channels} (normals and one region map) are understood"
-    )
-
-
-def _vae_class(folder: Path) -> Any:
-    name = read_json(folder / "config.json").get("_class_name")
-    if name == "AutoencoderTiny":
-        from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-
-        return AutoencoderTiny
-    if name == "AutoencoderKL":
-        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-        return AutoencoderKL
-    raise DataFileError(f"{folder / 'config.json'} names {name!r}; AutoencoderKL and AutoencoderTiny work")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ap3d.cameras import Cameras
-from ap3d.config import GaussiansConfig
+from ap3d.config_sections import GaussiansConfig
 from ap3d.errors import NumericalError
 from ap3d.guidance_config import RestraintConfig
 from ap3d.metrics.perceptual import dissimilarity

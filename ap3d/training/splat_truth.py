@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ap3d.cameras import Cameras
-from ap3d.config import GaussiansConfig, PortraitConfig
+from ap3d.config_sections import GaussiansConfig, PortraitConfig
 from ap3d.framing import framing_boxes, full_cameras, head_camera_target
 from ap3d.portrait.hull import carve_hull
 from ap3d.raster.splats import rasterize_splats

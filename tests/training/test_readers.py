@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ap3d.config import GaussiansConfig
+from ap3d.config_sections import GaussiansConfig
 from ap3d.errors import DataFileError
 from ap3d.framing import full_cameras
 from ap3d.metrics.attribute_probe import READ, AttributeProbe
