@@ -111,7 +111,9 @@ PAPER_REFINE = _PAPER_EDIT
 # A tenth of the iterations: rates and regularisers of the built-in preset, which are made for so few.
 _QUICK: dict[str, Any] = {"optimizer": OptimizerConfig(), "restraint": RestraintConfig()}
 _QUICK_EDIT: dict[str, Any] = {**_QUICK, "views": 24, "expressions": 24, "reference": "round"}
-DRAFT_EYES = replace(PAPER_EYES, rounds=1, iterations=200, densify_at=(50,), **_QUICK_EDIT)
+DRAFT_EYES = replace(
+    PAPER_EYES, rounds=1, iterations=200, densify_at=(50,), **{**_QUICK_EDIT, "views": 18, "expressions": 18}
+)
 DRAFT_MOUTH = MouthConfig(
     replace(PAPER_MOUTH.match, iterations=60, gradient_scale=0.1, **_QUICK),
     replace(PAPER_MOUTH.edit, rounds=1, iterations=150, **_QUICK_EDIT),

@@ -36,7 +36,7 @@ def run_editing(run: GuidedRun, phase: EditConfig) -> None:
     """Run the phase from round ``run.done``.
 
     Raises:
-        NumericalError: a picture of every target is not finite, or the fit diverged.
+        NumericalError: pictures of a round, or many of all rounds, are not finite, or the fit diverged.
     """
     reference = phase_reference(run)
     for index in range(run.done, phase.rounds):
@@ -135,7 +135,7 @@ def _edited(run: GuidedRun, phase: EditConfig, source: GaussianAvatar, samples: 
         if bool(images.isfinite().all()):
             out.append(_target(run, phase, sample.views, posed, images))
         else:
-            run.dropped += 1
+            run.drop(phase.rounds * sum(len(face) for face in dealt_crops(phase)))
     return out
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ap3d.config import Config
+from ap3d.errors import NumericalError
 from ap3d.framing import head_tangent
 from ap3d.guidance_config import EditConfig, MatchConfig, PhaseConfig
 from ap3d.motion.expression_bank import expression_bank
@@ -23,6 +24,9 @@ from ap3d.stages.base import STARTS, StageContext, StageResult, seeded_generator
 from ap3d.stages.initialise import background_colour, read_avatar, read_params
 from ap3d.stages.regions import Crop, RegionPrompts, RegionViews, draw_crops, region_views
 from ap3d.tensor_files import pack_tensors
+
+MOST_DROPPED = 0.1  # share of a phase's answers that may be not finite
+FEW = 5  # that are always forgiven
 
 
 @dataclass
@@ -135,6 +139,20 @@ class GuidedRun:
         numbers = {"phase": torch.tensor(self.phase), "dropped": torch.tensor(self.dropped)}
         tensors = {f"own.{name}": tensor for name, tensor in (own or {}).items()}
         self.context.save_checkpoint(self.optimizer.state() | self.gradients.state() | numbers | tensors, done)
+
+    def drop(self, planned: int) -> None:
+        """Count an answer of the networks that is not finite, of so many planned in this phase.
+
+        Raises:
+            NumericalError: there were many.
+        """
+        self.dropped += 1
+        if self.dropped > max(FEW, MOST_DROPPED * planned):
+            raise NumericalError(
+                f"{self.dropped} answers of the networks were not finite, of {planned} planned in stage "
+                f"{self.context.stage}; 'models.dtype' {self.config.models.dtype} may be too narrow for this model, "
+                f"try bfloat16 or float32"
+            )
 
     def report(self, share: float) -> None:
         """Say how much of this phase is done."""

@@ -9,7 +9,6 @@ from ap3d.cameras import Cameras
 from ap3d.diffusion.ism import IsmSettings, ism_gradient, sds_gradient
 from ap3d.diffusion.perp_neg import view_blend
 from ap3d.diffusion.vocabulary import VIEWS
-from ap3d.errors import NumericalError
 from ap3d.guidance_config import MatchConfig
 from ap3d.motion.expressions import jaw_opening
 from ap3d.raster.splats import SplatImages, rasterize_splats
@@ -23,8 +22,6 @@ from ap3d.stages.guided import GuidedRun
 from ap3d.stages.regions import RegionViews, joined_views
 
 OPEN_MOUTH = 0.1  # of ARKit's jawOpen; below, the inside of the mouth is hidden and must not learn
-MOST_DROPPED = 0.1  # share of a phase's iterations whose answers may be not finite
-FEW = 5  # dropped steps that are always forgiven
 
 
 def run_matching(run: GuidedRun, phase: MatchConfig) -> None:
@@ -69,12 +66,7 @@ def _step(run: GuidedRun, phase: MatchConfig, iteration: int, drawn: list[Region
             _add(run, r, pictures, gradient, views.cameras, _weight(phase, len(drawn), len(pictures)))
     if not whole:
         run.optimizer.forget_gradients()
-        run.dropped += 1
-        if run.dropped > max(FEW, MOST_DROPPED * phase.iterations):
-            raise NumericalError(
-                f"{run.dropped} of {iteration + 1} steps gave values that are not finite; "
-                f"'models.dtype' {run.config.models.dtype} may be too narrow for this model, try bfloat16 or float32"
-            )
+        run.drop(phase.iterations)
         return
     seen = torch.stack([(r.radii > 0).any(0) for r in rendered]).any(0)
     penalties(run.optimizer.avatar, phase.restraint, seen).backward()

@@ -127,8 +127,11 @@ def test_targets_that_are_not_finite_are_left_out_and_none_at_all_ends_the_run(b
     run_editing(run, phase)
     assert run.metrics["dropped_targets"] == 1 and len(run.pictures) == 2
     monkeypatch.setattr(run.models, "decode_latents", lambda z: plain(z) * float("nan"))
-    with pytest.raises(NumericalError, match="not finite.*models.dtype"):
+    with pytest.raises(NumericalError, match="every edited picture.*models.dtype"):
         run_editing(begin(), phase)
+    many = replace(phase, views=40, expressions=40, one_camera=True)
+    with pytest.raises(NumericalError, match="6 answers.*not finite, of 40 planned.*try bfloat16"):
+        run_editing(begin(), many)
 
 
 def test_phases_of_the_paper_have_the_papers_rates_and_pruning(begin):
