@@ -142,6 +142,7 @@ class _Run:
                 "name": stage.name,
                 "status": "done",
                 "seconds": float(record["seconds"]),
+                "core_seconds": float(record.get("core_seconds", record["seconds"])),
                 "skipped": skipped,
                 "fingerprint": fingerprint,
                 **{name: record[name] for name in COST_COLUMNS if name in record},
@@ -188,12 +189,14 @@ class _Run:
             self.job, config, resources, self.workspace, self.records, stage.name, fingerprint, report,
         )  # fmt: skip
         reset_peak_memory(resources.device)
+        before = time.process_time()
         result = stage.run(context)
-        seconds = context.seconds
+        seconds, core_seconds = context.seconds, time.process_time() - before
         details = {
             "fingerprint": fingerprint,
             "seed": self.job.seed,
             "seconds": seconds,
+            "core_seconds": core_seconds,  # of this process, since its last start
             **peak_memory(resources.device),
             **cost_columns(context.cost, seconds, self._peak_flops()),
             "metrics": dict(result.metrics),

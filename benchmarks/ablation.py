@@ -108,14 +108,14 @@ def measure(rows: Mapping[str, Mapping[str, Any]], store: Store) -> dict[str, fl
 
 
 def costs(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Means over the avatars: evaluations, operations and seconds of the guided stages."""
+    """Means over the avatars: evaluations, operations and core-seconds of the guided stages."""
     stages = [stage for row in rows.values() for stage in row["stages"] if stage["name"] in GUIDED]
     mean = lambda name: sum(stage[name] for stage in stages) / max(len(rows), 1)  # noqa: E731
     return {
         "cost: UNet evaluations": mean("unet_evaluations"),
         "cost: ControlNet evaluations": mean("controlnet_evaluations"),
         "cost: TFLOP": mean("flops") / 1e12,
-        "cost: seconds of guidance": mean("seconds"),
+        "cost: core-seconds of guidance": mean("core_seconds"),
     }
 
 
@@ -207,7 +207,7 @@ def main(arguments: list[str] | None = None) -> None:
         figures[name] = measure(made[name], store)
     if parts > 1:
         return
-    about = f"{len(jobs)} prompts, preset {options.preset}. Seconds are of one thread."
+    about = f"{len(jobs)} prompts, preset {options.preset}. One thread."
     text, picture = table(figures, about), sheet(made, [job.face_id for job in jobs][:SHOWN], options.out)
     Store(options.out).write_bytes("table.md", text.encode())
     buffer = io.BytesIO()

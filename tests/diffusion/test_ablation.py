@@ -61,9 +61,11 @@ def test_two_processes_share_the_prompts(ablation: ModuleType) -> None:
 
 
 def test_costs_are_means_over_avatars_of_the_guided_stages(ablation: ModuleType) -> None:
-    stage = {"unet_evaluations": 10, "controlnet_evaluations": 4, "flops": 2e12, "seconds": 3.0}
+    stage = {"unet_evaluations": 10, "controlnet_evaluations": 4, "flops": 2e12, "core_seconds": 3.0}
     row = {"stages": [{"name": "portrait", **stage}, {"name": "eyes", **stage}, {"name": "refine", **stage}]}
     costs = ablation.costs({"a": row, "b": row})
     assert (
-        costs["cost: UNet evaluations"] == 20 and costs["cost: TFLOP"] == 4 and costs["cost: seconds of guidance"] == 6
+        costs["cost: UNet evaluations"] == 20
+        and costs["cost: TFLOP"] == 4
+        and costs["cost: core-seconds of guidance"] == 6
     )
