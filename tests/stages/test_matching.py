@@ -11,6 +11,7 @@ from ap3d.diffusion.conditions import ConditionBuilder
 from ap3d.diffusion.models import GuidanceModels
 from ap3d.errors import InputError, NumericalError
 from ap3d.framing import head_tangent
+from ap3d.guidance_config import MatchConfig
 from ap3d.portrait_job import PortraitJob
 from ap3d.splats.optimizer import AvatarOptimizer
 from ap3d.splats.selection import selected_points
@@ -155,6 +156,28 @@ def test_phases_of_the_paper_have_the_papers_rates_and_pruning(begin):
         assert phase.restraint.scale_threshold == 0.2 and phase.restraint.position_threshold == 1.0
     assert maximum_radius(config.whole) == pytest.approx(20 / 416 * head_tangent())
     assert not config.eyes.prune and not config.mouth.match.prune and config.whole.prune
+
+
+@pytest.mark.parametrize("preset", ["draft", "paper"])
+def test_every_phase_of_the_large_presets_runs_in_small(begin, preset):
+    config = load_config(preset)
+    for name in ("eyes", "mouth.match", "mouth.edit", "whole", "refine"):
+        phase, run = phase_config(config, name), begin()
+        run.phase = -1
+        run.begin(0, phase)
+        before, count = tiny_avatar(run.rig), len(run.optimizer.avatar)
+        if isinstance(phase, MatchConfig):
+            run_matching(run, replace(phase, iterations=2, views_per_step=2, densify_at=(1,) * bool(phase.densify_at)))
+        else:
+            small = replace(
+                phase, rounds=1, views=2, expressions=2, iterations=2, densify_at=(1,) * bool(phase.densify_at)
+            )
+            run_editing(run, small)
+        after = run.optimizer.detached()
+        assert all(bool(t.isfinite().all()) for t in after.tensors().values() if t.is_floating_point())
+        chosen = selected_points(before, run.rig, phase.points)
+        if len(after) == count:
+            assert bool(chosen.any()) and not bool(moved(run, before)[~chosen].any())
 
 
 def test_points_with_unknown_names_are_refused(begin):
