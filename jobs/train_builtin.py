@@ -194,7 +194,7 @@ class Portrait3D:
     """One of the benchmark's people; the shipped example where absent."""
     name: str = "000"
     """Portrait id."""
-    steps: int = 500
+    steps: int = 700
     """Steps of six slabs."""
     threads: int = 1
     """Threads of torch in this process."""

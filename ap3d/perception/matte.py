@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from ap3d.errors import InputError
+from ap3d.perception.field import FieldModel
 from ap3d.portrait.protocol import PortraitViews
 
 NOISE = 0.155  # colour distance to the background from which on a pixel holds some foreground
@@ -20,23 +20,10 @@ PINHOLE = 0.001  # share of the picture; larger holes are gaps between hair and 
 
 
 @dataclass(frozen=True)
-class FieldMatting:
+class FieldMatting(FieldModel):
     """The offline default: the portrait's own alpha."""
 
-    name: str = "field"
-    licence: str = "none needed"
-    fingerprint: str = "field"
-
-    @classmethod
-    def load(cls, path: str | None = None, device: str = "cpu") -> "FieldMatting":
-        """Nothing to read.
-
-        Raises:
-            InputError: a path was given.
-        """
-        if path:
-            raise InputError(f"matting model 'field' has no weights; write 'field' instead of 'field:{path}'")
-        return cls()
+    kind = "matting model"
 
     def matte(self, views: PortraitViews) -> Tensor:
         """See :class:`ap3d.perception.protocol.Matting`."""

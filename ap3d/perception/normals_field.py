@@ -8,27 +8,15 @@ from torch.nn import functional as F
 
 from ap3d.cameras import Cameras
 from ap3d.errors import InputError
+from ap3d.perception.field import FieldModel
 from ap3d.portrait.protocol import PortraitViews
 
 
 @dataclass(frozen=True)
-class FieldNormals:
+class FieldNormals(FieldModel):
     """Normals of the portrait's field, turned into each camera."""
 
-    name: str = "field"
-    licence: str = "none needed"
-    fingerprint: str = "field"
-
-    @classmethod
-    def load(cls, path: str | None = None, device: str = "cpu") -> "FieldNormals":
-        """Nothing to read; a path is refused.
-
-        Raises:
-            InputError: a path was given.
-        """
-        if path:
-            raise InputError(f"normal estimator 'field' has no weights; write 'field' instead of 'field:{path}'")
-        return cls()
+    kind = "normal estimator"
 
     def normals(self, views: PortraitViews) -> Tensor:
         """See :class:`ap3d.perception.protocol.NormalEstimator`; world normals are preferred to depth.

@@ -4,7 +4,6 @@ Weights: ``prs-eth/marigold-normals-v1-1`` on the hub or any such folder (2.6 GB
 OpenRAIL++-M). Stands in for Unique3D's normal network, whose attention no pipeline of a library has.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ap3d.diffusion.loading import resolve_model_folder
-from ap3d.errors import DataFileError, InputError
-from ap3d.perception.exported import check_device
+from ap3d.perception.hub_folder import HubFolder
 from ap3d.portrait.protocol import PortraitViews
 
-HUB = "prs-eth/marigold-normals-v1-1"
+FOLDER = HubFolder("perception.normals=marigold", "prs-eth/marigold-normals-v1-1", "OpenRAIL++-M", "Marigold normals")
 STEPS, SEED = 4, 0
 
 
@@ -48,25 +45,11 @@ class MarigoldNormals:
         """
         from diffusers import MarigoldNormalsPipeline
 
-        check_device(device)
-        try:
-            folder = resolve_model_folder(str(path or HUB))
-        except InputError as error:
-            line = f"fetch {HUB} from the hub (OpenRAIL++-M) and write perception.normals=marigold:FOLDER"
-            raise InputError(f"{error}; {line}") from None
+        folder = FOLDER.find(path, device)
         dtype = torch.float32 if device == "cpu" else torch.float16
-        try:
-            pipeline = MarigoldNormalsPipeline.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True, dtype=dtype
-            )
-        except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-            raise DataFileError(f"{folder} holds no Marigold normals: {str(error).splitlines()[0]}") from None
+        pipeline, digest = FOLDER.read(MarigoldNormalsPipeline, folder, dtype=dtype)
         pipeline.set_progress_bar_config(disable=True)
-        digest = hashlib.sha256()
-        for file in sorted(folder.rglob("*.safetensors")):
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
-        return cls(pipeline.to(device), digest.hexdigest())
+        return cls(pipeline.to(device), digest)
 
     @torch.inference_mode()
     def normals(self, views: PortraitViews) -> Tensor:

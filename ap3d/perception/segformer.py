@@ -4,7 +4,6 @@ Weights: ``jonathandinu/face-parsing`` on the hub (340 MB) or any such folder. B
 it was tuned from (NVIDIA's MiT) are **non-commercial**.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ap3d.diffusion.loading import resolve_model_folder
-from ap3d.errors import DataFileError, InputError
-from ap3d.perception.exported import IMAGENET, check_device, normalised
+from ap3d.errors import DataFileError
+from ap3d.perception.exported import IMAGENET, normalised
+from ap3d.perception.hub_folder import HubFolder
 from ap3d.perception.protocol import Part
 
-HUB = "jonathandinu/face-parsing"
+FOLDER = HubFolder("perception.segmenter=segformer", "jonathandinu/face-parsing", "non-commercial", "SegFormer")
 SIZE = (512, 512)
 CHUNK = 4
 PARTS = {
@@ -55,22 +54,11 @@ class SegformerSegmenter:
         """
         from transformers import SegformerForSemanticSegmentation
 
-        check_device(device)
-        try:
-            folder = resolve_model_folder(str(path or HUB))
-        except InputError as error:
-            line = f"fetch {HUB} from the hub (non-commercial) and write perception.segmenter=segformer:FOLDER"
-            raise InputError(f"{error}; {line}") from None
-        try:
-            network = SegformerForSemanticSegmentation.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise DataFileError(f"{folder} holds no SegFormer: {str(error).splitlines()[0]}") from None
+        folder = FOLDER.find(path, device)
+        network, digest = FOLDER.read(SegformerForSemanticSegmentation, folder)
         names = [network.config.id2label[k] for k in range(network.config.num_labels)]
         if unknown := [name for name in names if name not in PARTS]:
             raise DataFileError(f"{folder} is no face parser: its class {unknown[0]!r} is not of CelebAMask-HQ")
-        digest = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(folder.glob("*.safetensors")))).hexdigest()
         network = network.float().eval().requires_grad_(False).to(device)
         return cls(network, torch.tensor([PARTS[name] for name in names]), digest, device)
 

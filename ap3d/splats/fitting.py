@@ -70,6 +70,11 @@ class FitSettings:
     maximum_radius: float = float("inf")  # see DensityRule
     restraint: RestraintConfig = RestraintConfig()
 
+    def factor(self, step: int) -> float:
+        """Of the learning rates at an iteration: geometric from ``first_factor`` to ``last_factor``."""
+        progress = step / max(self.iterations - 1, 1)
+        return self.first_factor * (self.last_factor / self.first_factor) ** progress
+
 
 def fit(
     optimizer: AvatarOptimizer,
@@ -110,20 +115,10 @@ def fit(
     gradients = ScreenGradients(len(optimizer.avatar)) if gradients is None else gradients
     counts = torch.tensor([float(len(t.cameras)) for t in targets])
     for step in range(first, settings.iterations):
-        progress = step / max(settings.iterations - 1, 1)
-        optimizer.set_factor(settings.first_factor * (settings.last_factor / settings.first_factor) ** progress)
+        optimizer.set_factor(settings.factor(step))
         target = targets[int(torch.multinomial(counts, 1, generator=generator))]
-        chosen = torch.randperm(len(target.cameras), generator=generator)[: settings.views_per_step]
-        loss, rendered = _view_loss(optimizer.avatar, target, chosen, neutral, settings, generator)
-        penalty = penalties(optimizer.avatar, settings.restraint, (rendered.radii > 0).any(0))
-        (loss + penalty).backward()
-        if step < max(settings.densify_at, default=0):
-            assert rendered.means2d.grad is not None  # retained by the rasteriser
-            # The threshold is for the gradient of one picture's own mean, and the loss is a mean over pictures.
-            screen = len(chosen) * rendered.means2d.grad
-            gradients.add(screen, rendered.radii, target.cameras[chosen])
-        optimizer.step(fixed)
-        losses.append(float(loss.detach()))
+        counting = gradients if step < max(settings.densify_at, default=0) else None
+        losses.append(_descend(optimizer, target, neutral, settings, generator, fixed, counting))
         if not losses[-1] < float("inf"):
             raise NumericalError(f"the fit diverged at iteration {step}: loss {losses[-1]}")
         done = step + 1
@@ -139,6 +134,23 @@ def fit(
         report(done, settings.iterations)
     tail = losses[-max(len(losses) // 10, 1) :]
     return sum(tail) / len(tail) if tail else 0.0
+
+
+def _descend(
+    optimizer: AvatarOptimizer, target: TargetViews, neutral: TriangleFrames, settings: FitSettings,
+    generator: torch.Generator, fixed: Tensor | None, gradients: ScreenGradients | None,
+) -> float:  # fmt: skip
+    """One step on some pictures of a target; its loss without regularisers."""
+    chosen = torch.randperm(len(target.cameras), generator=generator)[: settings.views_per_step]
+    loss, rendered = _view_loss(optimizer.avatar, target, chosen, neutral, settings, generator)
+    (loss + penalties(optimizer.avatar, settings.restraint, (rendered.radii > 0).any(0))).backward()
+    if gradients is not None:
+        assert rendered.means2d.grad is not None  # retained by the rasteriser
+        # The threshold is for the gradient of one picture's own mean, and the loss is a mean over pictures.
+        screen = len(chosen) * rendered.means2d.grad
+        gradients.add(screen, rendered.radii, target.cameras[chosen])
+    optimizer.step(fixed)
+    return float(loss.detach())
 
 
 def frozen_mask(avatar: GaussianAvatar, groups: tuple[Group, ...]) -> Tensor | None:

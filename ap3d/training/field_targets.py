@@ -12,8 +12,8 @@ from ap3d.portrait.trigrid.portrait import SURFACE
 from ap3d.training.portraits.solid import BAND, EXTENT, RESOLUTION, signed_distance_grid
 from ap3d.training.portraits.truth import TruthPortrait
 
-STEEPNESS = 4000.0  # raw density a world unit beside the surface; less would let one see nodes deep into the skin
-EMPTY, FULL = -15.0, 120.0  # beyond the band in which the distance is exact
+STEEPNESS = 8000.0  # raw density a world unit beside the surface; less would let one see nodes deep into the skin
+EMPTY, FULL = -15.0, 240.0  # beyond the band in which the distance is exact
 COLOURED = 1.0  # nodes outside the surface down to which colour is taught; inside it is the whole band
 _NEIGHBOURS = 5
 
@@ -43,7 +43,10 @@ def person_targets(truth: TruthPortrait, view_size: int = 320) -> FieldTargets:
     near = values.abs() < BAND * spacing * 0.999
     raw = torch.where(near, SURFACE - STEEPNESS * values, torch.where(values > 0, EMPTY, FULL)).clamp(EMPTY, FULL)
     index = (near & (values < COLOURED * spacing)).nonzero()
-    colours = nearest_colours(index.float() * spacing + lower, *coloured_points(truth, view_size))
+    points, shown, weight = coloured_points(truth, view_size)
+    apart, _ = cKDTree(truth.surface.points.numpy()).query(points.numpy(), distance_upper_bound=2 * spacing)
+    solid = torch.from_numpy(np.isfinite(apart))  # what is seen through the slit between lips is no surface here
+    colours = nearest_colours(index.float() * spacing + lower, points[solid], shown[solid], weight[solid])
     slot = torch.full(values.shape, -1, dtype=torch.int32)
     slot[tuple(index.T)] = torch.arange(len(index), dtype=torch.int32)
     return FieldTargets(raw.float(), near, slot, colours * 2 - 1)

@@ -41,7 +41,7 @@ FACE = ((-0.075, 0.0, -0.35), (0.075, 0.16, 0.35))
 class FitConfig:
     """How a tri-grid is fitted."""
 
-    steps: int = 500
+    steps: int = 700
     slabs: int = 6
     points_per_slab: int = 2400
     levels: tuple[int, ...] = (8, 16, 32, 64)
@@ -223,7 +223,7 @@ class SlabSampler:
         # Beyond the band it is enough to be as empty or as full as that.
         beyond = torch.where(raw < 0, out[:, 0].clamp(max=EMPTY), out[:, 0].clamp(min=FULL))
         aim = torch.where(near, raw, beyond)
-        density = torch.nn.functional.smooth_l1_loss(out[:, 0] / 25, aim.detach() / 25, beta=0.2)
+        density = torch.nn.functional.smooth_l1_loss(out[:, 0] / 50, aim.detach() / 50, beta=0.2)
         coloured = slot >= 0
         difference = out[coloured, 1:] - self.targets.colours[slot[coloured]]
         return density, difference.square().sum() / max(1, 3 * len(slot))

@@ -15,6 +15,7 @@ from ap3d.training.portraits.occlusion import sphere_directions
 RESOLUTION, EXTENT = 256, 2.1  # samples a side and world units, as Portrait3D's density is sampled
 DIRECTIONS, MAP_SIZE = 72, 384
 LOWEST = -0.4  # of a viewing direction's height: from below one would look into the cut torso
+LEAST_VIEWS = 5  # that show a point inside the mouth; fewer looked through the slit between closed lips
 BAND = 3  # samples round the surface whose distance is exact
 
 
@@ -51,8 +52,9 @@ class OuterSurface:
 
 
 @torch.no_grad()
-def outer_surface(mesh: Mesh, classes: Tensor, sheet_class: int) -> OuterSurface:
-    """Look at a mesh from all sides but below; triangles of ``sheet_class`` may show their backs."""
+def outer_surface(mesh: Mesh, classes: Tensor, sheet_class: int, mouth_class: int) -> OuterSurface:
+    """Look at a mesh from all sides but below; triangles of ``sheet_class`` may show their backs, and the inside of
+    the mouth (``mouth_class``) counts only where it is open."""
     centre = (mesh.vertices.amin(0) + mesh.vertices.amax(0)) / 2
     local = mesh.vertices - centre
     radius = float(local.norm(dim=1).max()) * 1.02
@@ -74,8 +76,23 @@ def outer_surface(mesh: Mesh, classes: Tensor, sheet_class: int) -> OuterSurface
         keep = (facing > 0.3) | ((facing < -0.3) & (label == sheet_class))
         found.append((points[keep], (normals * facing.sign()[:, None])[keep], label[keep], (facing < 0)[keep]))
     points, normals, labels, backs = (torch.cat(part) for part in zip(*found, strict=True))
+    index = torch.nonzero(labels == mouth_class)[:, 0]
+    seen = torch.ones(len(points), dtype=torch.bool)
+    seen[index] = _view_counts(points[index], maps, radius) >= LEAST_VIEWS
     floor = float(mesh.vertices[:, 1].min())
-    return OuterSurface(points + centre, normals, labels, backs, tuple(maps), centre, radius, floor)
+    return OuterSurface(
+        points[seen] + centre, normals[seen], labels[seen], backs[seen], tuple(maps), centre, radius, floor
+    )
+
+
+def _view_counts(points: Tensor, maps: list[DepthMap], radius: float) -> Tensor:
+    """How many views show each of the points ``[P, 3]`` round the centre."""
+    counts = torch.zeros(len(points))
+    for view in maps:
+        placed = points @ view.frame
+        pixel = ((placed[:, :2] / radius + 1) * (MAP_SIZE / 2)).long().clamp(0, MAP_SIZE - 1)
+        counts += placed[:, 2] < view.depth[pixel[:, 1], pixel[:, 0]] + 0.25 * EXTENT / RESOLUTION
+    return counts
 
 
 def _frame(direction: Tensor) -> Tensor:

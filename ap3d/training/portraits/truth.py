@@ -54,7 +54,7 @@ class TruthPortrait:
     @cached_property
     def surface(self) -> OuterSurface:
         """Points of all that can be seen from outside."""
-        return outer_surface(self.mesh, self.face_classes, CLASSES.index("hair"))
+        return outer_surface(self.mesh, self.face_classes, CLASSES.index("hair"), CLASSES.index("mouth"))
 
     @torch.no_grad()
     def render(self, cameras: Cameras, framing: str = "full") -> PortraitViews:
