@@ -185,6 +185,12 @@ def made(part: str, name: str, quick: bool, figures: Path | None) -> Row:
     return row
 
 
+def read_kept(path: Path) -> dict[str, dict[str, Row]]:
+    """Rows by case and part."""
+    rows: dict[str, dict[str, Row]] = json.loads(path.read_text()) if path.exists() else {}
+    return rows
+
+
 def main() -> None:
     """Make what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,13 +202,15 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, metavar="DIR", help="write pictures of every step there")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    kept = json.loads(options.kept.read_text()) if options.kept.exists() and not options.quick else {}
     if options.figures is not None:
         options.figures.mkdir(parents=True, exist_ok=True)
+    kept = read_kept(options.kept) if not options.quick else {}
     for name in ["short"] if options.quick else options.people:
         for part in (options.only,) if options.only else FIGURES:
             if options.again or part not in kept.get(name, {}):
-                kept.setdefault(name, {})[part] = made(part, name, options.quick, options.figures)
+                row = made(part, name, options.quick, options.figures)
+                kept = kept if options.quick else read_kept(options.kept)  # others may have added theirs
+                kept.setdefault(name, {})[part] = row
                 if not options.quick:
                     options.kept.write_text(json.dumps(kept, indent=1) + "\n")
     print(table(kept))

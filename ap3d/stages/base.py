@@ -131,16 +131,22 @@ def start_of(config: Config, job: PortraitJob) -> str:
     return "portrait3d" if job.portrait is not None else config.portrait
 
 
+LARGEST_PORTRAIT = 1 << 29  # bytes; a result of Portrait3D has 151 million
+
+
 def portrait_digest(job: PortraitJob) -> str | None:
     """Sha256 of the starting portrait's file, None without one.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or no portrait is as large.
     """
     if job.portrait is None:
         return None
     try:
-        with fsspec.open(job.portrait, "rb") as file:
+        filesystem, inner = fsspec.core.url_to_fs(job.portrait)
+        if (size := filesystem.size(inner) or 0) > LARGEST_PORTRAIT:  # before it is read whole
+            raise InputError(f"{job.portrait} has {size:,} bytes, more than a portrait may have ({LARGEST_PORTRAIT:,})")
+        with filesystem.open(inner, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError, ImportError) as error:
         reason = "it does not exist" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())

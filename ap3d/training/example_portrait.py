@@ -17,7 +17,7 @@ from ap3d.training.trigrid_fit import FitConfig, Report, fit_field
 
 EXAMPLE_ID, EXAMPLE_SEED = "000", 1
 EXAMPLE = PortraitAttributes("woman", "young", "average", "pale", "curly", "brown", "blue", "red", False)
-MANTISSA_BITS = 10  # of the stored numbers: half the size, errors of a two-thousandth
+MANTISSA_BITS = 9  # of the stored numbers: half the size, errors of a thousandth
 _AGES = {"child": "", "young": "young ", "middle-aged": "middle-aged ", "old": "old "}
 _HAIR = {
     "long": "long {} hair", "curly": "curly {} hair", "bun": "{} hair in a bun", "short": "short {} hair",

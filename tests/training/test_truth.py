@@ -18,6 +18,11 @@ def portrait(rig) -> TruthPortrait:  # type: ignore[no-untyped-def]
     return benchmark_portrait("long", rig)
 
 
+@pytest.fixture(scope="module")
+def solid(portrait: TruthPortrait):  # type: ignore[no-untyped-def]
+    return signed_distance_grid(portrait.surface, 160)
+
+
 def test_views_show_the_surface_where_depth_says(portrait: TruthPortrait) -> None:
     camera = portrait3d_camera(60, 75, size=96)
     views = portrait.render(camera)
@@ -38,8 +43,17 @@ def test_views_show_the_surface_where_depth_says(portrait: TruthPortrait) -> Non
     assert bool((turned[0, 2][hit & (views.alpha[0, 0] > 0.5)] > -0.3).all())
 
 
-def test_the_density_mesh_lies_on_the_surface_and_is_wound_outward(portrait: TruthPortrait) -> None:
-    mesh = surface_mesh(*signed_distance_grid(portrait.surface, 160))
+def test_closed_lips_hide_no_hollow(portrait: TruthPortrait, rig, solid) -> None:  # type: ignore[no-untyped-def]
+    values, lower, spacing = solid
+    lips = rig.landmarks(portrait.params)[0][48:68].mean(0)
+    for aside in (-0.04, -0.02, 0.0, 0.02, 0.04):
+        for behind in (0.045, 0.06, 0.08):
+            x, y, z = ((lips + torch.tensor([aside, 0.0, -behind]) - lower) / spacing).round().long().tolist()
+            assert values[x, y, z] < 0, (aside, behind)
+
+
+def test_the_density_mesh_lies_on_the_surface_and_is_wound_outward(portrait: TruthPortrait, solid) -> None:  # type: ignore[no-untyped-def]
+    mesh = surface_mesh(*solid)
     distance, _ = cKDTree(portrait.surface.points.numpy()).query(mesh.vertices[mesh.vertices[:, 1] > -0.5].numpy())
     assert float(torch.tensor(distance).median()) < 0.5 * VOXEL
     a, b, c = mesh.vertices[mesh.faces].unbind(1)
