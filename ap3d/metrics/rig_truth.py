@@ -8,7 +8,7 @@ from torch import Tensor
 from ap3d.cameras import portrait3d_camera
 from ap3d.fitting.landmarks import INNER
 from ap3d.fitting.triangulation import SpatialLandmarks
-from ap3d.perception.mesh_topology import IBUG
+from ap3d.perception.mesh_topology import ibug_points
 from ap3d.rig.protocol import Rig, RigParams
 
 FACE = ("face", "lips")
@@ -41,7 +41,7 @@ def rig_errors(rig: Rig, fitted: RigParams, truth: RigParams, landmarks: Spatial
     distance = (ours - theirs).norm(dim=1) / float(truth.scale[0, 0]) * 1000
     wanted = rig.landmarks(truth)[0]
     pixels = _pixel_distance(rig.landmarks(fitted)[0], wanted)
-    found = _pixel_distance(landmarks.points[list(IBUG)], wanted)
+    found = _pixel_distance(ibug_points(landmarks.points), wanted)
     inner = slice(INNER.start, INNER.stop)
     return RigErrors(
         _mean(rig, distance, FACE), _mean(rig, distance, ("scalp",)), _mean(rig, distance, ("torso",)),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ap3d.errors import InputError
 
 if TYPE_CHECKING:
+    from ap3d.config import PerceptionConfig
     from ap3d.perception.protocol import HairMasker, LandmarkDetector, Matting, NormalEstimator, Segmenter
 
 SEGMENTERS = {
@@ -46,6 +47,16 @@ def load_segmenter(name: str = "builtin", device: str = "cpu") -> "Segmenter":
         MissingDependencyError: it needs a package that is absent.
     """
     return _load("segmenter", SEGMENTERS, name, device)
+
+
+def load_parser(config: "PerceptionConfig", device: str = "cpu") -> "Segmenter":
+    """The configured segmenter, with the configured masker's hair; raises as :func:`load_segmenter`."""
+    segmenter = load_segmenter(config.segmenter, device)
+    if config.hair == "segmenter":
+        return segmenter
+    from ap3d.perception.hair import SegmenterWithHair
+
+    return SegmenterWithHair(segmenter, load_hair_masker(config.hair, segmenter, device))
 
 
 def load_hair_masker(name: str, segmenter: "Segmenter", device: str = "cpu") -> "HairMasker":

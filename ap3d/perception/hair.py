@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ap3d.perception.exported import IMAGENET, ExportedModel, Wanted, normalised
-from ap3d.perception.protocol import Part, Segmenter
+from ap3d.perception.protocol import HairMasker, Part, Segmenter
 
 WANTED = Wanted(
     "perception.hair=pspnet",
@@ -42,6 +42,40 @@ class SegmenterHair:
     def hair(self, images: Tensor) -> Tensor:
         """See :class:`ap3d.perception.protocol.HairMasker`."""
         return self.segmenter.segment(images) == Part.HAIR
+
+
+@dataclass(frozen=True)
+class SegmenterWithHair:
+    """A segmenter whose hair is what a masker says; what it alone took for hair is skin."""
+
+    segmenter: Segmenter
+    masker: HairMasker
+
+    @property
+    def name(self) -> str:
+        """Both names."""
+        return f"{self.segmenter.name}+{self.masker.name}"
+
+    @property
+    def licence(self) -> str:
+        """Both licences."""
+        return f"{self.segmenter.licence}; {self.masker.licence}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Both hashes."""
+        return f"{self.segmenter.fingerprint}+{self.masker.fingerprint}"
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The segmenter's, and hair."""
+        return self.segmenter.parts | {Part.HAIR}
+
+    def segment(self, images: Tensor) -> Tensor:
+        """See :class:`ap3d.perception.protocol.Segmenter`."""
+        labels, hair = self.segmenter.segment(images), self.masker.hair(images).to(images.device)
+        labels = torch.where(labels == Part.HAIR, int(Part.SKIN), labels)
+        return torch.where(hair, int(Part.HAIR), labels)
 
 
 @dataclass(frozen=True)

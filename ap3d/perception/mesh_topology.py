@@ -4,6 +4,9 @@ Facts of the published model (MediaPipe Face Mesh, Apache-2.0): which mesh point
 of them stand where the iBUG landmarks are. "Right" and "left" are the subject's.
 """
 
+import torch
+from torch import Tensor
+
 POINTS = 478  # 468 of the mesh, 5 of the right iris (centre first), 5 of the left
 
 LIPS = (
@@ -39,3 +42,12 @@ IBUG = (
     78, 82, 13, 312, 308, 317, 14, 87,
     468, 473,
 )  # fmt: skip
+IBUG_POINTS = 68  # of detectors that know no mesh
+
+
+def ibug_points(points: Tensor) -> Tensor:
+    """The rigs' 70 landmarks ``[70, D]`` among a detector's points ``[K, D]``: 478, or 68 of iBUG alone, whose eyes'
+    centres are the middles of their outlines."""
+    if len(points) != IBUG_POINTS:
+        return points[list(IBUG)]
+    return torch.cat([points, points[36:42].mean(0)[None], points[42:48].mean(0)[None]])

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ap3d.config import Config
-from ap3d.perception import load_segmenter
-from ap3d.perception.mesh_topology import IBUG
+from ap3d.perception import load_parser
+from ap3d.perception.mesh_topology import ibug_points
 from ap3d.perception.protocol import Part, Segmenter
 from ap3d.pictures import contact_sheet, png_bytes
 from ap3d.portrait.protocol import Mesh, PortraitViews
@@ -33,7 +33,7 @@ class AssetsStage:
 
     def settings(self, config: Config) -> Any:
         """Whose labels."""
-        return [config.perception.segmenter]
+        return [config.perception.segmenter, config.perception.hair]
 
     def run(self, context: StageContext) -> StageResult:
         """Outputs: ``assets.safetensors``, the mesh of stage `mesh` with ``labels [F]`` (uint8,
@@ -45,9 +45,9 @@ class AssetsStage:
         """
         stored = context.read_tensors("mesh", "mesh.safetensors")
         mesh, colours = Mesh(stored["vertices"], stored["faces"]), stored["colours"]
-        segmenter = load_segmenter(context.config.perception.segmenter, context.resources.device)
+        segmenter = load_parser(context.config.perception, context.resources.device)
         full = read_detailed(context)
-        landmarks = context.read_tensors("portrait", "landmarks.safetensors")["points"][list(IBUG)]
+        landmarks = ibug_points(context.read_tensors("portrait", "landmarks.safetensors")["points"])
         labels = mesh_labels(mesh, full, landmarks, segmenter)
         middle = len(full.alpha) // 3
         cameras = full.cameras[list(range(middle, middle + PICTURED))]

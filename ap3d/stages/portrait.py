@@ -34,7 +34,8 @@ class PortraitStage:
     def settings(self, config: Config) -> Any:
         """Views, cameras and the kind of start."""
         own = config.portrait3d
-        return [config.portrait, config.views, own.decoder, own.resolution, own.view_size, own.more_views]
+        return [config.portrait, config.views, own.decoder, own.resolution, own.view_size, own.more_views,
+                own.sharpen, config.perception.landmarks]  # fmt: skip
 
     def run(self, context: StageContext) -> StageResult:
         """Outputs: ``params.safetensors``, ``views.safetensors``, ``hull.safetensors``, ``views.png``.

@@ -11,7 +11,7 @@ from ap3d.errors import InputError, PortraitError
 from ap3d.fitting.triangulation import SpatialLandmarks, triangulate
 from ap3d.framing import framing_boxes
 from ap3d.perception import load_landmark_detector
-from ap3d.perception.mesh_topology import IBUG
+from ap3d.perception.mesh_topology import ibug_points
 from ap3d.pictures import contact_sheet, png_bytes
 from ap3d.portrait.protocol import Portrait, PortraitViews
 from ap3d.portrait.sharpening import sharpen_views
@@ -50,7 +50,7 @@ def portrait_result(context: StageContext, portrait: Portrait) -> StageResult:
     full = camera.views(around.cameras)
     if float(full.alpha.mean()) < LEAST_COVERAGE:
         raise PortraitError(f"all {len(full.alpha)} views of {job.portrait} are transparent; there is no head in it")
-    landmarks = find_landmarks(full)
+    landmarks = find_landmarks(full, context.config.perception.landmarks)
     face = camera.views(face_cameras(full.cameras, landmarks))
     sets = {"full": full, "face": face}
     if own.sharpen > 0:
@@ -93,13 +93,13 @@ def _sharpened(context: StageContext, views: PortraitViews, directions: list[str
     return sharpen_views(tile, views, prompts, strength=context.config.portrait3d.sharpen, seed=context.job.seed)
 
 
-def find_landmarks(views: PortraitViews) -> SpatialLandmarks:
+def find_landmarks(views: PortraitViews, detector: str = "builtin") -> SpatialLandmarks:
     """Landmarks of a portrait's views in space.
 
     Raises:
         NoFaceError: too few views show the same face.
     """
-    found = load_landmark_detector().detect(views.opaque())
+    found = load_landmark_detector(detector).detect(views.opaque())
     return triangulate(found, views.cameras, torch.ones(len(views.cameras), dtype=torch.bool))
 
 
@@ -107,7 +107,7 @@ def face_cameras(cameras: Cameras, landmarks: SpatialLandmarks) -> Cameras:
     """Crops of the views that showed the face, those from most nearly level first."""
     level = sorted(landmarks.views, key=lambda i: abs(float(cameras.cam2world[i, 1, 2])))[:FACE_VIEWS]
     chosen = cameras[level]
-    pixels, _ = chosen.project(landmarks.points[list(IBUG)])
+    pixels, _ = chosen.project(ibug_points(landmarks.points))
     return chosen.crop(framing_boxes(pixels, "face", cameras.width), cameras.width)
 
 

@@ -64,6 +64,14 @@ def test_a_rig_is_found_again_in_any_framing(scale: float, shift: float) -> None
     assert fitted.surface_mm < 0.5
 
 
+def test_sixty_eight_landmarks_will_do() -> None:
+    truth = somebody()
+    points = RIG.landmarks(truth)[0, :68]
+    fitted = fit_rig(RIG, SpatialLandmarks(points, torch.full((68,), 0.001), [0, 1], 0.5), surface_of(truth))
+    error = (RIG.vertices(fitted.params) - RIG.vertices(truth))[0].norm(dim=1) / MILLIMETRE
+    assert float(error[torch.unique(RIG.faces[RIG.regions["face"]])].mean()) < 2.5
+
+
 def test_a_body_model_is_fitted_by_its_own_landmarks(tmp_path: Path) -> None:
     rig = BodyModelRig.load(write_flame(tmp_path / "generic_model.pkl"))
     truth = RigParams.neutral(rig)

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from ap3d.cameras import orbit
 from ap3d.checksums import BUILTIN
+from ap3d.config import PerceptionConfig
 from ap3d.errors import DataFileError, InputError
 from ap3d.perception import (
     load_hair_masker,
     load_landmark_detector,
     load_matting,
     load_normals,
+    load_parser,
     load_segmenter,
 )
 from ap3d.perception.landmarks_fan import face_square, heat_peaks
@@ -171,6 +173,18 @@ def test_hair_masks_keep_the_pictures_size(tmp_path: Path) -> None:
     vote = script(ColourVote(28, [SAPIENS.index("Hair"), 5, 22], 1024, 768), tmp_path / "sapiens.pt2")
     by_segmenter = load_hair_masker("segmenter", load_segmenter(f"sapiens:{vote}")).hair(images)
     assert (by_segmenter == mask).float().mean() > 0.95
+
+
+def test_a_parser_may_take_its_hair_from_another_network(tmp_path: Path) -> None:
+    hair = script(OneChannel((-1.0, 0.0, 1.0), squash=False), tmp_path / "hair.pt")
+    vote = script(ColourVote(28, [SAPIENS.index("Hair"), 5, 22], 1024, 768), tmp_path / "sapiens.pt2")
+    images = halves(45, 70)
+    parser = load_parser(PerceptionConfig(segmenter=f"sapiens:{vote}", hair=f"pspnet:{hair}"))
+    labels, alone = parser.segment(images), load_segmenter(f"sapiens:{vote}").segment(images)
+    masked = load_hair_masker(f"pspnet:{hair}", load_segmenter()).hair(images)
+    assert bool((labels[masked] == Part.HAIR).all()) and bool((labels[~masked] != Part.HAIR).all())
+    assert bool((labels[~masked & (alone == Part.HAIR)] == Part.SKIN).all())
+    assert parser.name == "sapiens+pspnet" and len(parser.fingerprint) == 129
 
 
 def test_modnet_sees_half_to_half_and_whole_blocks(tmp_path: Path) -> None:
