@@ -93,9 +93,10 @@ def _check_region(name: str, regions: RegionsConfig) -> None:
     region = regions.of(name)
     _check_pair(f"regions.{name}.azimuths", region.azimuths)
     try:
-        region.wording.format(view="", prompt="", abstract="")
+        region.wording.format(view="", prompt="", abstract="", expression="")
     except (KeyError, IndexError, ValueError):
-        raise InputError(f"'regions.{name}.wording' may hold {{view}}, {{prompt}} and {{abstract}} alone") from None
+        known = "{view}, {prompt}, {abstract} and {expression}"
+        raise InputError(f"'regions.{name}.wording' may hold {known} alone") from None
     if set(region.protects) - set(REGION_NAMES) or not 0 <= region.side <= 4:
         raise InputError(f"'regions.{name}': 'protects' must name regions, and 'side' lie from 0 to 4 head heights")
 

@@ -18,7 +18,8 @@ class RegionConfig:
     Attributes:
         side: of the square, in head heights; 0 is the whole frame.
         azimuths: from where it is seen, degrees, the subject's left positive.
-        wording: of its prompt; ``{view}`` (phases without view words leave it out), ``{prompt}`` and ``{abstract}``.
+        wording: of its prompt; ``{view}`` (phases without view words leave it out), ``{prompt}``, ``{abstract}`` and
+            ``{expression}``, what the posed face plainly does ("mouth open"), empty for a quiet one.
         control: whether the ControlNet sees it in the ISM phases.
         protects: regions inside it that its own gradients leave alone while they are seen.
     """
@@ -32,13 +33,15 @@ class RegionConfig:
 
 @dataclass(frozen=True)
 class RegionsConfig:
-    """The five crops, worded as the built-in model was trained."""
+    """The five crops, worded as the built-in model was trained: its captions nearly always name the expression, so a
+    prompt without one speaks of closed lips and open eyes, whatever the condition image shows.
+    """
 
-    full: RegionConfig = RegionConfig(0.0, (-180, 180), "{view}, {prompt}")
-    face: RegionConfig = RegionConfig(1.0, (-65, 65), "{view}, face close-up, {prompt}")
-    mouth: RegionConfig = RegionConfig(0.48, (-55, 55), "mouth region, {prompt}")
-    left_eye: RegionConfig = RegionConfig(0.28, (-25, 60), "left eye region, {prompt}")
-    right_eye: RegionConfig = RegionConfig(0.28, (-60, 25), "right eye region, {prompt}")
+    full: RegionConfig = RegionConfig(0.0, (-180, 180), "{view}, {prompt}, {expression}")
+    face: RegionConfig = RegionConfig(1.0, (-65, 65), "{view}, face close-up, {prompt}, {expression}")
+    mouth: RegionConfig = RegionConfig(0.48, (-55, 55), "mouth region, {prompt}, {expression}")
+    left_eye: RegionConfig = RegionConfig(0.28, (-25, 60), "left eye region, {prompt}, {expression}")
+    right_eye: RegionConfig = RegionConfig(0.28, (-60, 25), "right eye region, {prompt}, {expression}")
 
     def of(self, name: str) -> RegionConfig:
         """The region of a name in :data:`REGION_NAMES`."""

@@ -12,6 +12,8 @@ from ap3d.rig.builtin import JAW_OPEN_ANGLE
 from ap3d.rig.protocol import Rig, RigParams
 
 _SIDES = ("Left", "Right")
+# From these on a face is called by what it does.
+OPEN_MOUTH, CLOSED_EYES, SMILE, FROWN = 0.25, 0.8, 0.45, 0.5
 _QUIET = ("jawOpen", "tongueOut", "mouthClose", "jawForward", "jawLeft", "jawRight")
 
 
@@ -49,6 +51,22 @@ def jaw_opening(rig: Rig, params: RigParams) -> float:
     if rig.expression_basis != "arkit52":
         return angle
     return angle + float(params.expression[0, rig.expression_names.index("jawOpen")])
+
+
+def expression_word(rig: Rig, params: RigParams) -> str:
+    """What the first head of a batch plainly does, as captions word it: "mouth open", "eyes closed", "smiling",
+    "angry", or nothing. Smiles and frowns are known of rigs with ARKit's actions alone.
+    """
+    if jaw_opening(rig, params) >= OPEN_MOUTH:
+        return "mouth open"
+    if rig.expression_basis != "arkit52":
+        return "eyes closed" if float(params.eyelids[0].min()) >= CLOSED_EYES else ""
+    least = lambda name: min(float(params.expression[0, rig.expression_names.index(name + s)]) for s in _SIDES)  # noqa: E731
+    if least("eyeBlink") + float(params.eyelids[0].min()) >= CLOSED_EYES:
+        return "eyes closed"
+    if least("mouthSmile") >= SMILE:
+        return "smiling"
+    return "angry" if least("browDown") >= FROWN and least("mouthFrown") > 0 else ""
 
 
 @dataclass(frozen=True)

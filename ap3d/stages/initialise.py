@@ -34,7 +34,7 @@ class InitialiseStage:
     """Makes the first Gaussians and fits them to the static views."""
 
     name = "initialise"
-    version = 5
+    version = 6
     inputs: tuple[str, ...] = ("portrait", "assets", "fit")
     starts: tuple[str, ...] = STARTS
 

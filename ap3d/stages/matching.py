@@ -10,7 +10,7 @@ from ap3d.diffusion.ism import IsmSettings, ism_gradient, sds_gradient
 from ap3d.diffusion.perp_neg import view_blend
 from ap3d.diffusion.vocabulary import VIEWS
 from ap3d.guidance_config import MatchConfig
-from ap3d.motion.expressions import jaw_opening
+from ap3d.motion.expressions import expression_word, jaw_opening
 from ap3d.raster.splats import SplatImages, rasterize_splats
 from ap3d.rig.protocol import RigParams
 from ap3d.splats.avatar import Group
@@ -179,7 +179,8 @@ def _texts(
     if not phase.perpendicular:
         return run.models.encode_prompt([views.prompts[int(i)] for i in part]), None
     wordings = [run.config.regions.of(views.crops[int(i)].region).wording for i in part]
-    texts = torch.stack([run.models.encode_prompt([run.prompts.of(w, v) for w in wordings]) for v in VIEWS])
+    doing = expression_word(run.rig, views.params)
+    texts = torch.stack([run.models.encode_prompt([run.prompts.of(w, v, doing) for w in wordings]) for v in VIEWS])
     blends = [view_blend(views.crops[int(i)].azimuth) for i in part]
     positive, negative = (torch.stack(weights, 1).to(texts) for weights in zip(*blends, strict=True))
     return (positive[..., None, None] * texts).sum(0), (texts, negative)

@@ -13,6 +13,7 @@ from ap3d.diffusion.prompts import view_word
 from ap3d.errors import InputError
 from ap3d.framing import framing_boxes, full_cameras
 from ap3d.guidance_config import PhaseConfig, RegionsConfig
+from ap3d.motion.expressions import expression_word
 from ap3d.resources import Resources
 from ap3d.rig.protocol import RigParams
 
@@ -81,9 +82,10 @@ class RegionPrompts:
             raise InputError("the abstract prompt is empty; leave it out, or name age and gender ('an old man')")
         return RegionPrompts(notes["completed_prompt"], notes["abstract_prompt"])
 
-    def of(self, wording: str, view: str) -> str:
-        """The prompt of one crop; without a view its comma goes too."""
-        return wording.format(view=view, prompt=self.prompt, abstract=self.abstract).strip(" ,")
+    def of(self, wording: str, view: str, expression: str = "") -> str:
+        """The prompt of one crop; without a view or an expression at its ends their commas go too."""
+        text = wording.format(view=view, prompt=self.prompt, abstract=self.abstract, expression=expression)
+        return text.strip(" ,")
 
 
 def draw_crops(
@@ -136,9 +138,10 @@ def region_views(
     cameras = Cameras.concatenate([wide[i].crop(box, size) for i, box in enumerate(boxes)])
     free = torch.cat([_free_pixels(regions, crop, wide[i], landmarks, boxes[i]) for i, crop in enumerate(crops)])
     words = [view_word(c.azimuth) if phase.view_words else "" for c in crops]
+    doing = expression_word(rig, params)
     return RegionViews(
         params, vertices[0], cameras,
-        [prompts.of(regions.of(c.region).wording, word) for c, word in zip(crops, words, strict=True)],
+        [prompts.of(regions.of(c.region).wording, word, doing) for c, word in zip(crops, words, strict=True)],
         resources.conditions.render(vertices.expand(len(crops), -1, -1), cameras),
         torch.tensor([regions.of(c.region).control for c in crops]), free, crops,
     )  # fmt: skip
