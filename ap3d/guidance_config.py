@@ -126,10 +126,13 @@ class PhaseConfig:
         one_camera: one camera a sample for all its crops, as in the paper.
         azimuths: of full frames and of shared cameras in front, degrees.
         back_share: share of those cameras that look from behind instead.
-        points: Gaussians that may change: groups (skin, hair, clothes, teeth, eyes) and rig regions; empty: all.
+        points: Gaussians that may change: groups (skin, hair, clothes, teeth, eyes) and rig regions, those with a
+            minus before them excepted; empty: all.
+        pinned: of those, the ones whose colour alone changes, by the same names; empty: none.
         faces: ``all``, ``eyes`` (mild faces, gaze and lids) or ``open_mouth``.
         head_moves: whether recorded faces keep the turns of neck and head.
         view_words: whether prompts begin with the view.
+        wording: of the prompts of all crops, instead of their regions'; empty: theirs.
         negative_prompt: what guidance moves away from, for models that know negatives.
         guidance_scale: of classifier-free guidance.
         learning_rate_factor: multiplies every learning rate.
@@ -145,9 +148,11 @@ class PhaseConfig:
     azimuths: tuple[float, ...] = (-90, 90)
     back_share: float = 0.25
     points: tuple[str, ...] = ()
+    pinned: tuple[str, ...] = ()
     faces: str = "all"
     head_moves: bool = True
     view_words: bool = True
+    wording: str = ""
     negative_prompt: str = ""
     guidance_scale: float = 3.0
     learning_rate_factor: float = 0.35

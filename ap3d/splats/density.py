@@ -99,6 +99,8 @@ def control_density(
     keep = ~((alpha < rule.minimum_opacity) | large)
     keep |= _strongest_of_each_triangle(avatar.binding, alpha)
     movable = torch.ones_like(keep) if movable is None else movable
+    if optimizer.pinned is not None:
+        movable = movable & ~optimizer.pinned.cpu()
     keep |= ~movable if rule.prunes else torch.ones_like(keep)
     means = gradients.mean()
     hot = keep & movable & (means > rule.gradient)

@@ -1,6 +1,6 @@
 """Adam over a Gaussian avatar, with the state surgery that density control needs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -10,6 +10,7 @@ from ap3d.guidance_config import OptimizerConfig
 from ap3d.splats.avatar import PARAMETER_NAMES, GaussianAvatar
 
 RATES = OptimizerConfig()
+GEOMETRY = ("xyz", "rotation", "scaling", "opacity")
 
 
 class AvatarOptimizer:
@@ -28,11 +29,20 @@ class AvatarOptimizer:
             for name in PARAMETER_NAMES
         ]
         self._adam = torch.optim.Adam(groups, eps=1e-15, betas=(0.9, config.beta2))
+        self._choose: Callable[[GaussianAvatar], Tensor] | None = None
+        self.pinned: Tensor | None = None
+
+    def pin(self, choose: Callable[[GaussianAvatar], Tensor] | None) -> None:
+        """From now on only the colours change of the Gaussians that ``choose`` gives as a mask ``[N]``; None: none."""
+        self._choose = choose
+        self.pinned = choose(self.avatar) if choose else None
 
     def step(self, frozen: Tensor | None = None) -> None:
         """Apply and clear the gradients; Gaussians of the boolean mask ``frozen [N]`` stay as they are."""
         if frozen is not None:
-            self._freeze(frozen)
+            self._freeze(frozen, PARAMETER_NAMES)
+        if self.pinned is not None:
+            self._freeze(self.pinned, GEOMETRY)
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
 
@@ -62,6 +72,7 @@ class AvatarOptimizer:
             group["params"] = [parameter]
             if state:
                 self._adam.state[parameter] = state
+        self.pin(self._choose)
 
     def state(self) -> dict[str, Tensor]:
         """Avatar and moments as flat tensors, for a checkpoint."""
@@ -92,8 +103,8 @@ class AvatarOptimizer:
         """The current avatar without gradients."""
         return replace(self.avatar, **{n: p.detach() for n, p in self.avatar.parameters().items()})
 
-    def _freeze(self, frozen: Tensor) -> None:
-        for parameter in self.avatar.parameters().values():
+    def _freeze(self, frozen: Tensor, names: Sequence[str]) -> None:
+        for parameter in (getattr(self.avatar, name) for name in names):
             if parameter.grad is not None:
                 parameter.grad[frozen] = 0
             # Zero gradients alone would let old momentum carry a frozen Gaussian on.

@@ -14,10 +14,18 @@ from ap3d.splats.avatar import GaussianAvatar, Group
 def selected_points(avatar: GaussianAvatar, rig: Rig, names: Sequence[str]) -> Tensor:
     """Mask ``[N]`` of the Gaussians in any of the groups or bound to any of the regions; all without names.
 
+    Names that begin with a minus are taken away, from all where there are no others.
+
     Raises:
         InputError: a name that is neither.
     """
-    chosen = torch.full((len(avatar),), not names, device=avatar.group.device)
+    wanted = [name for name in names if not name.startswith("-")]
+    chosen = _any_of(avatar, rig, wanted) if wanted else torch.ones_like(avatar.group, dtype=torch.bool)
+    return chosen & ~_any_of(avatar, rig, [name[1:] for name in names if name.startswith("-")])
+
+
+def _any_of(avatar: GaussianAvatar, rig: Rig, names: Sequence[str]) -> Tensor:
+    chosen = torch.zeros_like(avatar.group, dtype=torch.bool)
     for name in names:
         if name.upper() in Group.__members__:
             chosen |= avatar.group == Group[name.upper()]

@@ -133,6 +133,8 @@ class GuidedRun:
             self.phase, self.done, self.dropped, self.saved = phase, 0, 0, {}
             self.optimizer = AvatarOptimizer(self.optimizer.detached(), config=config.optimizer)
             self.gradients = ScreenGradients(len(self.optimizer.avatar))
+        if config.pinned:
+            self.optimizer.pin(lambda avatar: selected_points(avatar, self.rig, config.pinned))
 
     def save(self, done: int, own: Mapping[str, Tensor] | None = None) -> None:
         """Keep a checkpoint after ``done`` iterations or rounds of this phase, with tensors of the phase's own."""

@@ -178,7 +178,7 @@ def _texts(
     """Embeddings ``[B, L, D]`` of the crops' prompts; with Perp-Neg blended by azimuth, and what to guide against."""
     if not phase.perpendicular:
         return run.models.encode_prompt([views.prompts[int(i)] for i in part]), None
-    wordings = [run.config.regions.of(views.crops[int(i)].region).wording for i in part]
+    wordings = [phase.wording or run.config.regions.of(views.crops[int(i)].region).wording for i in part]
     doing = expression_word(run.rig, views.params)
     texts = torch.stack([run.models.encode_prompt([run.prompts.of(w, v, doing) for w in wordings]) for v in VIEWS])
     blends = [view_blend(views.crops[int(i)].azimuth) for i in part]

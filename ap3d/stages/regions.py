@@ -138,10 +138,11 @@ def region_views(
     cameras = Cameras.concatenate([wide[i].crop(box, size) for i, box in enumerate(boxes)])
     free = torch.cat([_free_pixels(regions, crop, wide[i], landmarks, boxes[i]) for i, crop in enumerate(crops)])
     words = [view_word(c.azimuth) if phase.view_words else "" for c in crops]
+    wordings = [phase.wording or regions.of(c.region).wording for c in crops]
     doing = expression_word(rig, params)
     return RegionViews(
         params, vertices[0], cameras,
-        [prompts.of(regions.of(c.region).wording, word, doing) for c, word in zip(crops, words, strict=True)],
+        [prompts.of(said, view, doing) for said, view in zip(wordings, words, strict=True)],
         resources.conditions.render(vertices.expand(len(crops), -1, -1), cameras),
         torch.tensor([regions.of(c.region).control for c in crops]), free, crops,
     )  # fmt: skip
