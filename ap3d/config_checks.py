@@ -82,6 +82,7 @@ def _check_phase(name: str, phase: PhaseConfig) -> None:
     if not phase.crops or set(phase.crops) - set(REGION_NAMES):
         raise InputError(f"'{name}.crops' must name some of {', '.join(REGION_NAMES)}, got {list(phase.crops)}")
     _check_pair(f"{name}.azimuths", phase.azimuths)
+    _check_wording(f"{name}.wording", phase.wording)
     if isinstance(phase, MatchConfig) and phase.start_timestep > 999:
         raise InputError(f"'{name}.start_timestep' must be at most 999, got {phase.start_timestep}")
     for key, choices in _PHASE_CHOICES.items():
@@ -92,13 +93,16 @@ def _check_phase(name: str, phase: PhaseConfig) -> None:
 def _check_region(name: str, regions: RegionsConfig) -> None:
     region = regions.of(name)
     _check_pair(f"regions.{name}.azimuths", region.azimuths)
-    try:
-        region.wording.format(view="", prompt="", abstract="", expression="")
-    except (KeyError, IndexError, ValueError):
-        known = "{view}, {prompt}, {abstract} and {expression}"
-        raise InputError(f"'regions.{name}.wording' may hold {known} alone") from None
+    _check_wording(f"regions.{name}.wording", region.wording)
     if set(region.protects) - set(REGION_NAMES) or not 0 <= region.side <= 4:
         raise InputError(f"'regions.{name}': 'protects' must name regions, and 'side' lie from 0 to 4 head heights")
+
+
+def _check_wording(name: str, wording: str) -> None:
+    try:
+        wording.format(view="", prompt="", abstract="", expression="")
+    except (KeyError, IndexError, ValueError):
+        raise InputError(f"{name!r} may hold {{view}}, {{prompt}}, {{abstract}} and {{expression}} alone") from None
 
 
 def _check_pair(name: str, values: tuple[float, ...]) -> None:

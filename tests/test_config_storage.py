@@ -48,6 +48,7 @@ def test_every_changed_field_changes_the_hash_and_only_then() -> None:
         {"whole.crops": ["nose"]},
         {"eyes.faces": "sad"},
         {"regions.face.wording": "{name}"},
+        {"mouth.edit.wording": "{name}"},
         {"mouth.edit.azimuths": [3]},
         {"whole.one_camera": 1},
         {"views.full_azimuths": []},

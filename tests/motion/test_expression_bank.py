@@ -17,7 +17,7 @@ from ap3d.motion.expression_bank import (
     face_weights,
     jaw_angle,
 )
-from ap3d.motion.expressions import jaw_opening
+from ap3d.motion.expressions import ExpressionSampler, expression_word, jaw_opening
 from ap3d.rig.body_model import BodyModelRig
 from ap3d.rig.protocol import RigParams
 from tests.rig import synthetic_models as synthetic
@@ -107,3 +107,22 @@ def test_without_a_recording_coefficients_are_seeded(flame: BodyModelRig):
 def test_a_bank_for_the_built_in_rig_is_refused(rig, tmp_path: Path):
     with pytest.raises(InputError, match="built-in rig"):
         expression_bank(rig, ExpressionConfig(bank=str(tmp_path)))
+
+
+@pytest.mark.parametrize(("name", "word"), [
+    ("neutral", ""), ("open", "mouth open"), ("grin", "mouth open"), ("smile", "smiling"), ("blink", "eyes closed"),
+    ("frown", "angry"), ("wink", ""), ("ee", ""),
+])  # fmt: skip
+def test_a_face_is_called_by_what_it_does(rig, name, word):
+    from ap3d.diffusion.vocabulary import EXPRESSION_PHRASES
+
+    posed = ExpressionSampler(rig).named(RigParams.neutral(rig), name)
+    assert expression_word(rig, posed) == word
+    assert not word or word in EXPRESSION_PHRASES[word]
+
+
+def test_jaw_and_lids_are_known_of_rigs_without_named_actions(flame):
+    neutral = RigParams.neutral(flame)
+    assert expression_word(flame, neutral) == ""
+    assert expression_word(flame, neutral.replace(jaw=torch.tensor([[0.3, 0.0, 0.0]]))) == "mouth open"
+    assert expression_word(flame, neutral.replace(eyelids=torch.ones(1, 2))) == "eyes closed"

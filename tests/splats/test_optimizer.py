@@ -40,6 +40,26 @@ def test_frozen_gaussians_do_not_move_even_with_momentum() -> None:
         assert not torch.equal(before[name][7:], after[name][7:]), name
 
 
+def test_pinned_gaussians_change_colour_alone_and_stay_pinned_through_density_control() -> None:
+    optimizer = AvatarOptimizer(random_avatar(20, 8))
+    take_steps(optimizer, 3)
+    optimizer.pin(lambda avatar: avatar.binding < 3)
+    before = {name: value.clone() for name, value in optimizer.detached().tensors().items()}
+    pinned = before["binding"] < 3
+    assert 0 < int(pinned.sum()) < 20
+    take_steps(optimizer, 3)
+    for name in ("xyz", "rotation", "scaling", "opacity", "f_dc"):
+        same = (before[name] == getattr(optimizer.detached(), name)).flatten(1).all(1)
+        assert same.tolist() == (pinned.tolist() if name != "f_dc" else [False] * 20), name
+    gradients = ScreenGradients(20)
+    gradients.total, gradients.seen = torch.ones(20), torch.ones(20)
+    frames = triangle_frames(*mesh())
+    control_density(optimizer, gradients, frames, DensityRule(prunes=False), torch.Generator().manual_seed(0))
+    after = optimizer.detached()
+    assert len(after) == 20 + int((~pinned).sum())
+    assert optimizer.pinned is not None and torch.equal(optimizer.pinned, after.binding < 3)
+
+
 def test_rebuild_by_identity_changes_nothing_of_the_trajectory() -> None:
     one, two = (AvatarOptimizer(random_avatar(20, 8)) for _ in range(2))
     take_steps(one, 3)

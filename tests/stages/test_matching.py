@@ -58,11 +58,31 @@ def test_only_the_points_of_a_phase_move(begin):
     assert float(moved(run, before)[chosen].float().mean()) > 0.3
 
 
+def test_points_with_a_minus_are_left_out(rig):
+    avatar = tiny_avatar(rig)
+    chosen = lambda *names: selected_points(avatar, rig, names)  # noqa: E731
+    lips = chosen("lips")
+    assert bool(lips.any()) and torch.equal(chosen("-lips"), ~lips)
+    assert torch.equal(chosen("skin", "-lips"), chosen("skin") & ~lips)
+    assert torch.equal(chosen("-lips", "-teeth"), ~lips & ~chosen("teeth"))
+
+
+def test_lips_and_teeth_of_the_built_in_preset_keep_their_shape_in_the_mouths_stage(begin):
+    run = begin()
+    phase = replace(run.config.mouth.match, iterations=2)
+    run.begin(0, phase)
+    before = tiny_avatar(run.rig)
+    run_matching(run, phase)
+    after, lips = run.optimizer.detached(), selected_points(before, run.rig, phase.pinned)
+    assert torch.equal(after.xyz[lips], before.xyz[lips]) and torch.equal(after.scaling[lips], before.scaling[lips])
+    assert bool(moved(run, before)[lips].any())
+
+
 def test_teeth_rest_behind_closed_lips_and_every_camera_mode_runs(begin):
     run = begin()
     before = tiny_avatar(run.rig)
     phase = replace(run.config.whole, iterations=2, densify_at=(), one_camera=True, views_per_step=2,
-                    perpendicular=True, faces="eyes", crops=("full", "face", "mouth"))  # fmt: skip
+                    perpendicular=True, faces="eyes", crops=("full", "face", "mouth"), points=())  # fmt: skip
     run_matching(run, phase)
     teeth = selected_points(before, run.rig, ("teeth",))
     assert not bool(moved(run, before)[teeth].any()) and bool(moved(run, before)[~teeth].any())

@@ -10,6 +10,7 @@ from ap3d.diffusion.conditions import ConditionBuilder, ConditionSpec
 from ap3d.errors import InputError
 from ap3d.guidance_config import EditConfig, MatchConfig
 from ap3d.stages.editing import dealt_crops
+from ap3d.motion.expressions import ExpressionSampler
 from ap3d.stages.regions import Crop, RegionPrompts, draw_crops, region_views
 
 PROMPTS = RegionPrompts("an old man with a beard, blue eyes", "an old man")
@@ -54,6 +55,15 @@ def test_the_built_in_models_wording_is_that_of_its_training(resources, neutral)
     names = ["full", "face", "mouth", "left_eye", "right_eye"]
     found = views(resources, neutral, "builtin", names, 50.0)
     assert found.prompts == [framed_prompt(PROMPTS.prompt, name, "side view") for name in names]
+
+
+def test_prompts_say_what_the_face_does(resources, neutral):
+    config = load_config("builtin")
+    posed = ExpressionSampler(resources.rig).named(neutral, "open")
+    crops = [Crop("mouth", 0.0, 0.0), Crop("face", 0.0, 0.0)]
+    said = lambda phase: region_views(resources, config, phase, posed, PROMPTS, crops).prompts  # noqa: E731
+    assert said(config.whole)[0] == f"mouth region, {PROMPTS.prompt}, mouth open"
+    assert said(config.mouth.edit)[0] == "mouth region, an old man, mouth open"
 
 
 def test_an_eye_fills_its_crop(resources, neutral):
