@@ -46,9 +46,7 @@ WHOLE = MatchConfig(
     crops=("full", "face", "face", "mouth", "left_eye", "right_eye"), points=_ALL_BUT_MOUTH,
     densify_at=(30,),
 )  # fmt: skip
-REFINE = EditConfig(
-    crops=("full", "full", "face", "face", "mouth", "left_eye", "right_eye"), points=_ALL_BUT_MOUTH
-)
+REFINE = EditConfig(crops=("full", "full", "face", "face", "mouth", "left_eye", "right_eye"), points=_ALL_BUT_MOUTH)
 
 SMOKE_EYES = replace(EYES, views=4, expressions=2, steps=4, iterations=10)
 SMOKE_MOUTH = MouthConfig(

@@ -9,8 +9,8 @@ from ap3d.config import load_config
 from ap3d.diffusion.conditions import ConditionBuilder, ConditionSpec
 from ap3d.errors import InputError
 from ap3d.guidance_config import EditConfig, MatchConfig
-from ap3d.stages.editing import dealt_crops
 from ap3d.motion.expressions import ExpressionSampler
+from ap3d.stages.editing import dealt_crops
 from ap3d.stages.regions import Crop, RegionPrompts, draw_crops, region_views
 
 PROMPTS = RegionPrompts("an old man with a beard, blue eyes", "an old man")
