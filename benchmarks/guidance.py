@@ -3,8 +3,9 @@
 Milliseconds a crop of the UNet with its ControlNet, by threads, number type, memory format and batch, with the error
 that the number type adds; then the steps that an avatar is made of: encoding, decoding, one gradient of interval score
 matching, one sampled picture, and what a whole avatar of a preset spends in the network. Shortest of several runs.
-Last, for every preset: evaluations of an avatar, operations, seconds in UNet and ControlNet and utilisation. Smoke and
-built-in are timed with the model at hand; draft and paper are counted, for networks of Stable Diffusion 1.5's sizes.
+Last, for every preset and stage: evaluations of an avatar, operations, seconds in UNet and ControlNet and utilisation.
+Presets that the model at hand is for are timed with it, the others counted: draft and paper beside a small model, for
+networks of Stable Diffusion 1.5's sizes, smoke and built-in beside a model of 512 pixels not at all.
 """
 
 import argparse
@@ -126,10 +127,13 @@ def cost_rows(models: GuidanceModels, repeats: int, device: str, card: float) ->
     """Rows of the third table.
 
     Args:
-        models: what smoke and built-in are timed with.
+        models: what is timed.
         repeats: of every timing.
         device: where they are.
         card: operations a second, of which the presets that are only counted are taken to reach ``UTILISATION``.
+
+    Returns:
+        A row a preset, then its stages' rows, whose ``case`` holds the preset too.
     """
     x, text, conditions = inputs(models, CHUNK)
     timed = []
@@ -140,19 +144,23 @@ def cost_rows(models: GuidanceModels, repeats: int, device: str, card: float) ->
         call()
         timed.append(((models.meter.total.flops - before) / CHUNK, best(call, repeats, device) / 1e3 / CHUNK))
     peak = peak_flops(device, models.dtype, torch.get_num_threads())
-    rows: list[Row] = []
-    for preset in ("smoke", "builtin", "draft", "paper"):
-        spent = sum(counted_evaluations(load_config(preset)).values(), Cost())
-        plain = spent.unet - spent.controlnet
-        row: Row = {"case": f"preset {preset}", "unet": spent.unet, "controlnet": spent.controlnet}
-        if preset in ("smoke", "builtin"):
+    large = models.image_size >= 512
+
+    def row(case: str, spent: Cost, measured: bool) -> Row:
+        counts: Row = {"case": case, "unet": spent.unet, "controlnet": spent.controlnet}
+        if measured:
+            plain = spent.unet - spent.controlnet
             flops, seconds = (plain * a + spent.controlnet * b for a, b in zip(*timed, strict=True))
-            row |= {"flops": flops, "seconds": seconds, "utilisation": flops / seconds / peak}
-        else:
-            unet, controlnet = stable_diffusion_flops()
-            flops = spent.unet * unet + spent.controlnet * controlnet
-            row |= {"flops": flops, "seconds": flops / (UTILISATION * card), "utilisation": None}
-        rows.append(row)
+            return counts | {"flops": flops, "seconds": seconds, "utilisation": flops / seconds / peak}
+        unet, controlnet = stable_diffusion_flops()
+        flops = spent.unet * unet + spent.controlnet * controlnet
+        return counts | {"flops": flops, "seconds": flops / (UTILISATION * card), "utilisation": None}
+
+    rows: list[Row] = []
+    for preset in ("draft", "paper") if large else ("smoke", "builtin", "draft", "paper"):
+        stages, measured = counted_evaluations(load_config(preset)), large or preset in ("smoke", "builtin")
+        rows.append(row(f"preset {preset}", sum(stages.values(), Cost()), measured))
+        rows += [row(f"  {preset}: {name}", spent, measured) for name, spent in stages.items()]
     return rows
 
 
@@ -179,7 +187,7 @@ def print_costs(rows: list[Row], card: float) -> None:
             f"utilisation {row['utilisation']:.2f}" if row["utilisation"] else f"at {UTILISATION:.0%} of {card:.2g}/s"
         )
         print(
-            f"{row['case']:16} {row['unet']:8} UNet {row['controlnet']:8} ControlNet {row['flops'] / 1e12:12.3f} TFLOP "
+            f"{row['case']:18} {row['unet']:8} UNet {row['controlnet']:8} ControlNet {row['flops'] / 1e12:12.3f} TFLOP "
             f"{row['seconds']:8.1f} s, {used}"
         )
 
@@ -193,6 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", default="1,2", help="thread counts of torch (default: %(default)s)")
     parser.add_argument("--dtypes", default="float32,bfloat16", help="default: %(default)s")
+    parser.add_argument("--dtype", default="float32", choices=list(DTYPES), help="of the second and third table")
     parser.add_argument("--peak", type=float, default=800.0, help="TFLOP/s for draft and paper (default: %(default)s)")
     parser.add_argument("--costs", action="store_true", help="the last table alone")
     parser.add_argument("--json", metavar="FILE")
@@ -200,7 +209,7 @@ def main(arguments: list[str] | None = None) -> None:
     repeats = 1 if options.quick else 5
     threads = [1] if options.quick else [int(n) for n in options.threads.split(",")]
     dtypes = options.dtypes.split(",")
-    models = GuidanceModels.load(options.model, device=options.device)
+    models = GuidanceModels.load(options.model, device=options.device, dtype=DTYPES[options.dtype])
     rows: list[Row] = []
     if not options.costs:
         rows = network_rows(options.model, options.device, dtypes, threads, repeats)

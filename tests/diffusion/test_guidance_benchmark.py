@@ -17,7 +17,10 @@ def test_a_quick_run_reports_all_cases(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     rows = json.loads(out.read_text())
     costs = {row["case"]: row for row in rows if "unet" in row}
-    assert len(rows) == 2 * 4 + 5 + 4 and len(costs) == 4
+    stages = ("portrait", "eyes", "mouth", "whole", "refine")
+    assert len(rows) == 2 * 4 + 5 + 4 * 6 and len(costs) == 4 * 6
+    for preset in ("smoke", "builtin", "draft", "paper"):
+        assert sum(costs[f"  {preset}: {name}"]["unet"] for name in stages) == costs[f"preset {preset}"]["unet"]
     assert all(row.get("ms", row.get("ms_a_crop")) > 0 for row in rows if "unet" not in row)
     assert 0 < costs["preset builtin"]["utilisation"] < 1 and costs["preset paper"]["flops"] > 5e16
     assert all(row["error"] == 0 for row in rows if "error" in row)
