@@ -18,6 +18,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from ap3d.errors import Ap3dError, DataFileError, InputError, RunError, StorageFullError
+from ap3d.local_files import files_below
 from ap3d.redaction import redacted
 
 Names = list[str]
@@ -97,16 +98,26 @@ class Store:
             self._fs.invalidate_cache()
             return bool(_retried(lambda: self._fs.exists(self.path(path))))
 
-    def list(self, prefix: str) -> Names:
-        """Names of all files below a folder, relative to the root, sorted; temporary files are left out."""
+    def list(self, prefix: str, half_written: bool = False) -> Names:
+        """Names of all files below a folder, relative to the root, sorted.
+
+        Args:
+            prefix: the folder.
+            half_written: also those that writers on this machine have not finished, or never will.
+        """
         with self._translated("list", prefix):
-            self._fs.invalidate_cache()
-            try:
-                found = _retried(lambda: self._fs.find(self.path(prefix)))
-            except FileNotFoundError:
-                return []
+            found = self._files_below(self.path(prefix))
         names = (f[len(self._base) + 1 :] for f in found)
-        return sorted(n for n in names if not n.rsplit("/", 1)[-1].startswith(".tmp-"))
+        return sorted(n for n in names if half_written or not _is_half_written(n.rpartition("/")[2]))
+
+    def _files_below(self, folder: str) -> Names:
+        if self.is_local and not os.path.isfile(folder):
+            return files_below(folder, lambda name: True)
+        self._fs.invalidate_cache()
+        try:
+            return list(_retried(lambda: self._fs.find(folder)))
+        except FileNotFoundError:
+            return []
 
     def folders(self, prefix: str, ordered: bool = True) -> Names:
         """Names of the folders directly below a folder, without their path, sorted if wanted."""
@@ -170,18 +181,18 @@ class Store:
         if not self.is_local:
             return
         for entry in os.scandir(self.path(folder)) if os.path.isdir(self.path(folder)) else ():
-            if entry.name.startswith(".tmp-"):
+            if _is_half_written(entry.name):
                 os.unlink(entry.path)
 
     def sweep_below(self, folder: str) -> int:
         """The same in a folder and all below it; returns how many files there were."""
         if not self.is_local:
             return 0
-        names = [os.path.join(at, n) for at, _, files in os.walk(self.path(folder)) for n in files]
-        temporary = [name for name in names if os.path.basename(name).startswith(".tmp-")]
-        for name in temporary:
-            os.unlink(name)
-        return len(temporary)
+        found = files_below(self.path(folder), _is_half_written)
+        for name in found:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+        return len(found)
 
     def check_writable(self) -> None:
         """Make sure that files can be written below the root, and that creation is exclusive there.
@@ -253,6 +264,10 @@ class Store:
         except Exception as error:  # cloud file systems raise classes of their own
             kind = StorageFullError if _is_full(error) else RunError
             raise kind(f"cannot {verb} {self.uri(path)}: {_reason(error)}") from error
+
+
+def _is_half_written(name: str) -> bool:
+    return name.startswith(".tmp-")
 
 
 def _retried(action: Callable[[], Any]) -> Any:

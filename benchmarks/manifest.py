@@ -6,6 +6,7 @@ with six stages and eight metrics, flushed as a driver does, a tenth failed, a h
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -54,7 +55,7 @@ def make(root: Path, rows: int, part_rows: int) -> None:
 
 
 def write_part(store: Store, base: pa.Table, texts: list[str], start: int) -> None:
-    """One part, and the folders of its finished portraits."""
+    """One part, and the folders and records of its finished portraits."""
     from ap3d.portrait_job import content_id
 
     ids = [content_id(text, 0, "", "") for text in texts]
@@ -70,8 +71,13 @@ def write_part(store: Store, base: pa.Table, texts: list[str], start: int) -> No
     again = table.slice(0, len(table) // 100)
     part = pa.concat_tables([table, again])
     store.write_bytes(f"{manifest.PARTS}/{1:06d}-{start:09d}-x.parquet", manifest._encode(part))
-    for uri in filter(None, changes["uri_bundle"]):
-        Path(store.path(str(uri))).mkdir(parents=True, exist_ok=True)
+    work = f"work/{base['config_hash'][0]}"
+    for face_id, uri in zip(ids, changes["uri_bundle"], strict=True):
+        if uri is not None:
+            os.makedirs(store.path(str(uri)), exist_ok=True)
+            os.makedirs(store.path(work, face_id), exist_ok=True)
+            with open(store.path(work, face_id, "DONE.json"), "w") as file:
+                file.write("{}")
 
 
 def plan(root: Path) -> str:

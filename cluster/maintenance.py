@@ -20,20 +20,20 @@ def compact(root: str, *, rebuild: bool = False, takeover: bool = False) -> str:
     store = Store(root)
     manifest.check_schema(store)
     rebuild = rebuild or not manifest.has_parts(store)
-    rows = records.read_records(store) if rebuild else []
-    if not rows and not manifest.has_parts(store):
+    recorded = records.read_records(store) if rebuild else []
+    if not recorded and not manifest.has_parts(store):
         raise InputError(f"{root!r} holds neither a manifest nor records of portraits")
     lease = Lease.acquire(store, takeover=takeover)
     try:
         writer = manifest.ManifestWriter(store, lease.epoch)
-        writer.add(rows)
+        writer.add(recorded)
         writer.flush()
-        before, after = manifest.compact(store)
-        table = writer.write_table()
+        before, after, rows = manifest.compact(store)
+        table = writer.write_table(rows)
         swept = orphans.sweep(store, table)
         gallery.write(store, table)
     finally:
         lease.release()
-    found = f"{len(rows)} records read, " if rebuild else ""
+    found = f"{len(recorded)} records read, " if rebuild else ""
     removed = f", {swept} files of lost workers removed" if swept else ""
     return f"{found}{before} files became {after}, {len(table)} rows{removed}"

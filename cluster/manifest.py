@@ -77,29 +77,30 @@ def has_parts(store: Store) -> bool:
     return bool(_part_names(store))
 
 
-def compact(store: Store) -> tuple[int, int]:
+def compact(store: Store) -> tuple[int, int, pa.Table]:
     """Merge all parts into few sorted files; call it only while holding the lease.
 
     Returns:
-        Number of files before and after.
+        Number of files before and after, and all rows.
     """
     before = _part_names(store)
     table = read_all(store)
     if len(before) <= 1 + len(table) // ROWS_PER_COMPACT_FILE:
-        return len(before), len(before)
+        return len(before), len(before), table
     after: list[str] = []
     for start in range(0, len(table), ROWS_PER_COMPACT_FILE):
         chunk = table.slice(start, ROWS_PER_COMPACT_FILE)
         after.append(f"{COMPACT}/{start // ROWS_PER_COMPACT_FILE:06d}-{uuid.uuid4().hex[:12]}.parquet")
         store.write_bytes(after[-1], _encode(chunk))
     store.delete_files(before)
-    return len(before), len(after)
+    return len(before), len(after), table
 
 
-def write_table(store: Store, epoch: int | None) -> pa.Table:
-    """Derive ``avatars.parquet`` from the parts; call it only while holding the lease."""
+def write_table(store: Store, epoch: int | None, rows: pa.Table | None = None) -> pa.Table:
+    """Derive ``avatars.parquet`` from the parts, or from their rows where they were just read; call it only while
+    holding the lease."""
     parts = _part_names(store)
-    table = schema.with_flat_metrics(schema.with_latest(read_all(store)))
+    table = schema.with_flat_metrics(schema.with_latest(read_all(store) if rows is None else rows))
     facts = {"ap3d_epoch": str(epoch or 0), "ap3d_parts": str(len(parts))}
     store.write_bytes(TABLE, _encode(table.replace_schema_metadata({**(table.schema.metadata or {}), **facts})))
     return table
@@ -146,12 +147,13 @@ class ManifestWriter:
         """Whether ``avatars.parquet`` may be rewritten: at most every max(60 s, 20 times what it took)."""
         return time.monotonic() - self._table_written > max(60.0, 20 * self._table_seconds)
 
-    def write_table(self) -> pa.Table:
-        """Rewrite ``avatars.parquet`` from all parts, merging them first when they have become many."""
+    def write_table(self, rows: pa.Table | None = None) -> pa.Table:
+        """Rewrite ``avatars.parquet`` from all parts, merging them first when they have become many; or from their rows
+        where they were just read."""
         started = time.monotonic()
-        if len(self.store.list(PARTS)) >= PARTS_TO_MERGE:
-            compact(self.store)
-        table = write_table(self.store, self.epoch)
+        if rows is None and len(self.store.list(PARTS)) >= PARTS_TO_MERGE:
+            *_, rows = compact(self.store)
+        table = write_table(self.store, self.epoch, rows)
         self._table_written = time.monotonic()
         self._table_seconds = self._table_written - started
         return table

@@ -29,12 +29,15 @@ def sweep(store: Store, table: pa.Table) -> int:
     done = {f"work/{config_hash}/{face_id}" for face_id, config_hash, status in zip(*columns, strict=True)
             if status == "done"}  # fmt: skip
     kept = _kept_configurations(store)
-    files = defaultdict(list)
-    for name in store.list("work"):
+    files, half_written = defaultdict(list), []
+    for name in store.list("work", half_written=True):
         _, config_hash, *rest = name.split("/")
-        if config_hash not in kept and len(rest) >= 2:
+        if rest and rest[-1].startswith(".tmp-"):
+            half_written.append(name)
+        elif config_hash not in kept and len(rest) >= 2:
             files[f"work/{config_hash}/{rest[0]}"].append("/".join(rest[1:]))
-    removed = store.sweep_below("work") + store.sweep_below("avatars")
+    store.delete_files(half_written)
+    removed = len(half_written) + store.sweep_below("avatars")
     for folder, names in files.items():
         orphans = [n for n in names if n != DONE] if folder in done else _unnamed(store, folder, names)
         removed += len(orphans)

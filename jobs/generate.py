@@ -1,6 +1,7 @@
 """Make an avatar of each prompt in a file, on this machine or on a Ray cluster.
 
-Run it again with the same arguments to continue: finished portraits are skipped, failed ones are tried again.
+Run it again with the same arguments to continue: finished portraits are skipped, failed ones are tried again. At least
+once, idempotent, committed last: workers, machines and this command may be killed at any moment.
 """
 
 import argparse

@@ -163,6 +163,7 @@ class Harm(threading.Thread):
         self.actor_every, self.node_every, self.died_share = actor_every, node_every, died_share
         self.actors = self.nodes = self.hung = 0
         self.hang_after = 0  # portraits done; a machine then stands still once
+        self.spared: set[str] = set()  # machines by id
         self.ended = threading.Event()
         self._frozen: tuple[float, list[psutil.Process]] | None = None
         self._changing = threading.Lock()  # the cluster's nodes
@@ -197,15 +198,18 @@ class Harm(threading.Thread):
 
     def _replace_node(self) -> None:
         with self._changing:
-            self.cluster.kill_node(self._random.choice(self.cluster.nodes()))
+            self.cluster.kill_node(self._victim())
             self.nodes += 1
             self.cluster.add_node()
+
+    def _victim(self) -> Any:
+        return self._random.choice([node for node in self.cluster.nodes() if str(node.node_id) not in self.spared])
 
     def _freeze(self) -> None:
         """One machine answers no more, but its processes stay."""
         self.hung += 1
         with self._changing:
-            node = self._random.choice(self.cluster.nodes())
+            node = self._victim()
             processes = self.cluster.processes(node)
             for process in processes:
                 with contextlib.suppress(psutil.Error):

@@ -71,9 +71,9 @@ def test_nested_columns_survive(store: Store) -> None:
 def test_compaction_keeps_what_readers_see(store: Store) -> None:
     written(store, *[[row(f"f{i:03d}", prompt=str(i))] for i in range(20)])
     before = manifest.read_all(store)
-    assert manifest.compact(store) == (20, 1)
+    assert manifest.compact(store)[:2] == (20, 1)
     assert manifest.read_all(store).equals(before)
-    assert manifest.compact(store) == (1, 1)
+    assert manifest.compact(store)[:2] == (1, 1)
 
 
 def test_a_reader_lists_again_when_compaction_took_its_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
