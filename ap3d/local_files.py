@@ -42,9 +42,9 @@ def _scan(folder: str, wanted: Callable[[str], bool], found: list[str]) -> list[
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir():
-                    folders.append(entry.path)
+                    folders.append(f"{folder}/{entry.name}")
                 elif wanted(entry.name):
-                    found.append(entry.path)
+                    found.append(f"{folder}/{entry.name}")
     except FileNotFoundError:
         pass
     return folders

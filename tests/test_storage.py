@@ -148,3 +148,19 @@ def test_a_read_only_folder_is_one_line(tmp_path: Path) -> None:
 def test_credentials_are_taken_out_and_nothing_else(text: str, shown: str) -> None:
     assert redacted(text) == shown
     assert str(Ap3dError(text)) == shown
+
+
+def test_files_of_a_deep_and_wide_folder_are_all_found(tmp_path: Path) -> None:
+    """Compared with the standard library's walk, with more folders than threads that look through them."""
+    for n in range(40):
+        (tmp_path / f"work/hash/face-{n}/stage").mkdir(parents=True)
+        (tmp_path / f"work/hash/face-{n}/DONE.json").touch()
+        (tmp_path / f"work/hash/face-{n}/stage/.tmp-out-{n}").touch()
+    (tmp_path / "work" / "loose").touch()
+    store = Store(str(tmp_path))
+    walked = {f"{at}/{name}" for at, _, names in os.walk(tmp_path) for name in names}
+    expected = sorted(name.removeprefix(f"{tmp_path}/") for name in walked)
+    assert store.list("", half_written=True) == expected and len(expected) == 81
+    assert store.list("work") == [name for name in expected if ".tmp-" not in name]
+    assert store.list("work/loose") == ["work/loose"] and store.list("nowhere") == []
+    assert store.sweep_below("work") == 40 and store.list("", half_written=True) == store.list("work")
