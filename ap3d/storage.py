@@ -98,26 +98,31 @@ class Store:
             self._fs.invalidate_cache()
             return bool(_retried(lambda: self._fs.exists(self.path(path))))
 
-    def list(self, prefix: str, half_written: bool = False) -> Names:
+    def list(self, prefix: str, half_written: bool = False, but: str | None = None) -> Names:
         """Names of all files below a folder, relative to the root, sorted.
 
         Args:
             prefix: the folder.
             half_written: also those that writers on this machine have not finished, or never will.
+            but: leave out files that are called so, in whatever folder.
         """
-        with self._translated("list", prefix):
-            found = self._files_below(self.path(prefix))
-        names = (f[len(self._base) + 1 :] for f in found)
-        return sorted(n for n in names if half_written or not _is_half_written(n.rpartition("/")[2]))
 
-    def _files_below(self, folder: str) -> Names:
+        def wanted(name: str) -> bool:
+            return name != but and (half_written or not _is_half_written(name))
+
+        with self._translated("list", prefix):
+            found = self._files_below(self.path(prefix), wanted)
+        return sorted(f[len(self._base) + 1 :] for f in found)
+
+    def _files_below(self, folder: str, wanted: Callable[[str], bool]) -> Names:
         if self.is_local and not os.path.isfile(folder):
-            return files_below(folder, lambda name: True)
+            return files_below(folder, wanted)
         self._fs.invalidate_cache()
         try:
-            return list(_retried(lambda: self._fs.find(folder)))
+            found = _retried(lambda: self._fs.find(folder))
         except FileNotFoundError:
             return []
+        return [name for name in found if wanted(name.rpartition("/")[2])]
 
     def folders(self, prefix: str, ordered: bool = True) -> Names:
         """Names of the folders directly below a folder, without their path, sorted if wanted."""

@@ -91,10 +91,18 @@ def plan(root: Path) -> str:
 
 
 def compact(root: Path) -> str:
-    """``jobs.compact``: parts to few files, the table and the gallery."""
+    """``jobs.compact --no-sweep``: parts to few files, the table and the gallery."""
     from cluster.maintenance import compact as run
 
-    return run(str(root))
+    return run(str(root), sweep=False)
+
+
+def sweep(root: Path) -> str:
+    """What ``jobs.compact`` does besides: a look into the folders of all portraits."""
+    from cluster.orphans import sweep as run
+
+    store = Store(str(root))
+    return f"{run(store, manifest.read_all(store, ('status',))):,} files removed"
 
 
 def query(root: Path) -> str:
@@ -113,9 +121,12 @@ def query(root: Path) -> str:
     return json.dumps({"ms": 1e3 * seconds, "note": f"{sorted(counts)}, best {len(best)}"})
 
 
-STEPS = {"plan and resume": plan, "compaction": compact, "resume when compacted": plan, "curator's query": query}
+STEPS = {
+    "plan and resume": plan, "compaction": compact, "sweep": sweep, "resume when compacted": plan,
+    "curator's query": query,
+}  # fmt: skip
 LIMITS = {
-    "plan and resume": "15 s, 2 GB", "compaction": "60 s", "resume when compacted": "15 s, 2 GB",
+    "plan and resume": "15 s, 2 GB", "compaction": "60 s", "sweep": "", "resume when compacted": "15 s, 2 GB",
     "curator's query": "0.2 s",
 }  # fmt: skip
 

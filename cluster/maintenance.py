@@ -6,9 +6,9 @@ from cluster import gallery, manifest, orphans, records
 from cluster.lease import Lease
 
 
-def compact(root: str, *, rebuild: bool = False, takeover: bool = False) -> str:
+def compact(root: str, *, rebuild: bool = False, takeover: bool = False, sweep: bool = True) -> str:
     """Merge the parts under the lease, after adding rows from records when asked or when no part is there, and remove
-    what lost workers left.
+    what lost workers left unless ``sweep`` is off, since that looks into every folder.
 
     Returns:
         One line that says what was done.
@@ -30,7 +30,7 @@ def compact(root: str, *, rebuild: bool = False, takeover: bool = False) -> str:
         writer.flush()
         before, after, rows = manifest.compact(store)
         table = writer.write_table(rows)
-        swept = orphans.sweep(store, table)
+        swept = orphans.sweep(store, table) if sweep else 0
         gallery.write(store, table)
     finally:
         lease.release()

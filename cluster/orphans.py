@@ -30,7 +30,7 @@ def sweep(store: Store, table: pa.Table) -> int:
             if status == "done"}  # fmt: skip
     kept = _kept_configurations(store)
     files, half_written = defaultdict(list), []
-    for name in store.list("work", half_written=True):
+    for name in store.list("work", half_written=True, but=DONE):
         _, config_hash, *rest = name.split("/")
         if rest and rest[-1].startswith(".tmp-"):
             half_written.append(name)
@@ -39,7 +39,7 @@ def sweep(store: Store, table: pa.Table) -> int:
     store.delete_files(half_written)
     removed = len(half_written) + store.sweep_below("avatars")
     for folder, names in files.items():
-        orphans = [n for n in names if n != DONE] if folder in done else _unnamed(store, folder, names)
+        orphans = names if folder in done else _unnamed(store, folder, names)
         removed += len(orphans)
         for name in _whole_folders(orphans) if folder in done else orphans:
             store.delete(f"{folder}/{name}")

@@ -1,4 +1,5 @@
-"""Merge a dataset's manifest into few files, or make it again from the records beside the portraits."""
+"""Merge a dataset's manifest into few files, or make it again from the records beside the portraits; and remove what
+lost workers left."""
 
 from cluster.command import OneLineParser, run_command
 
@@ -9,10 +10,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("root", help="the dataset's folder or URL")
     parser.add_argument("--rebuild", action="store_true", help="read every record (always done when no part is there)")
     parser.add_argument("--takeover", action="store_true", help="write although a driver seems to be at it")
+    parser.add_argument(
+        "--no-sweep", action="store_true", help="do not look into every folder for what lost workers left"
+    )
     options = parser.parse_args(arguments)
     from cluster.maintenance import compact
 
-    print(compact(options.root, rebuild=options.rebuild, takeover=options.takeover))
+    sweep = not options.no_sweep
+    print(compact(options.root, rebuild=options.rebuild, takeover=options.takeover, sweep=sweep))
     return 0
 
 

@@ -22,6 +22,8 @@ def test_only_what_nobody_needs_is_removed(make: Callable[..., int], tmp_path: P
         store.write_json(f"{work}/whole.json", {"folder": f"{work}/whole/000001-01", "outputs": {}})
     (done / ".tmp-publish.json-0").write_bytes(b"half")
     store.write_bytes(f"work/{config_hash}/never-ended/whole/checkpoints/f.safetensors", b"state")
+    before = sorted(root.glob("work/**/*"))
+    assert "removed" not in maintenance.compact(str(root), sweep=False) and sorted(root.glob("work/**/*")) == before
     assert "files of lost workers removed" in maintenance.compact(str(root))
     assert [p.name for p in done.rglob("*")] == ["DONE.json"]
     left = {p.relative_to(failed).as_posix() for p in failed.rglob("*") if p.is_file() and "seen" not in p.name}
