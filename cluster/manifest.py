@@ -26,7 +26,7 @@ TABLE = "avatars.parquet"
 SCHEMA_FILE = "manifest/_schema.json"
 ROWS_PER_COMPACT_FILE = 50_000
 ROWS_PER_GROUP = 131_072
-PARTS_TO_MERGE = 500  # a driver merges parts when there are more, so that reading stays a matter of few files
+PARTS_TO_MERGE = 200  # a driver merges parts when there are more, so that reading stays a matter of few files
 READERS = 16  # parts of a bucket that are fetched at a time
 _LIGHT = {"stages": "stages.list.element.seconds"}  # where not all columns are asked for
 
