@@ -45,6 +45,6 @@ def _scan(folder: str, wanted: Callable[[str], bool], found: list[str]) -> list[
                     folders.append(f"{folder}/{entry.name}")
                 elif wanted(entry.name):
                     found.append(f"{folder}/{entry.name}")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     return folders

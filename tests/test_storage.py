@@ -162,5 +162,5 @@ def test_files_of_a_deep_and_wide_folder_are_all_found(tmp_path: Path) -> None:
     expected = sorted(name.removeprefix(f"{tmp_path}/") for name in walked)
     assert store.list("", half_written=True) == expected and len(expected) == 81
     assert store.list("work") == [name for name in expected if ".tmp-" not in name]
-    assert store.list("work/loose") == ["work/loose"] and store.list("nowhere") == []
+    assert store.list("work/loose") == ["work/loose"] and store.list("nowhere") == store.list("work/loose/x") == []
     assert store.sweep_below("work") == 40 and store.list("", half_written=True) == store.list("work")
