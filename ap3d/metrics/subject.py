@@ -81,11 +81,11 @@ class Subject:
         """Full-frame cameras; degrees."""
         return full_cameras(self.bundle.rig, self.neutral, azimuths, [ELEVATION] * len(azimuths), size)
 
-    def face_camera(self, size: int) -> Cameras:
-        """The framing ``face`` of the neutral head, from the front."""
+    def face_camera(self, size: int, side: float | None = None) -> Cameras:
+        """The framing ``face`` of the neutral head, from the front; ``side`` head heights wide instead of its own."""
         camera = self.cameras([0.0], size)
         pixels, _ = camera.project(self.bundle.rig.landmarks(self.bundle.params)[0])
-        return camera.crop(framing_boxes(pixels, "face", size), size)
+        return camera.crop(framing_boxes(pixels, "face", size, side), size)
 
     @cached_property
     def splats(self) -> Splats:
