@@ -41,7 +41,7 @@ class ArticulationMetric:
         values |= {f"{name}.right": float(moved[name]) for name in ("jaw", "smile")}
         return values | {"blink.right": float(moved["lids"] or moved["white"])}
 
-    def _changes(self, subject: Subject, posed: Sequence[Splats], side: float) -> Values | None:
+    def _changes(self, subject: Subject, posed: Sequence[Splats], side: float) -> dict[str, float] | None:
         """Changes against the neutral face in one framing; None where a face is not found."""
         camera = subject.face_camera(SIZE, side)
         pictures = torch.cat([subject.pictures(camera, splats) for splats in posed])
