@@ -31,12 +31,12 @@ def example_truth(rig: BuiltinRig) -> TruthPortrait:
 
 
 def prompt_of(a: PortraitAttributes) -> str:
-    """A person's prompt, worded as Portrait3D's are."""
+    """A person's prompt, worded as Portrait3D's are, and with the skin, which guidance would else choose itself."""
     noun = {"man": "boy", "woman": "girl"}[a.gender] if a.age == "child" else f"{_AGES[a.age]}{a.gender}"
     article = "an" if noun[0] in "aeiou" else "a"
     beard = " and a beard" if a.beard else ""
     hair = _HAIR[a.hair_style].format(a.hair_colour)
-    return f"upper body photo, {article} {noun} with {hair}{beard}, wearing a {a.shirt} shirt"
+    return f"upper body photo, {article} {noun} with {hair}{beard}, {a.skin} skin, wearing a {a.shirt} shirt"
 
 
 def export_portrait(
