@@ -74,19 +74,16 @@ def test_a_stage_finished_in_the_smaller_form_is_not_made_again(
     assert row["status"] == "done" and stages[0].views == [4, 1] and stages[1].views == [4, 1, 1]
 
 
-def test_the_chunks_of_a_batch_shrink_until_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ap3d.diffusion import sampling
+def test_the_chunks_of_a_batch_shrink_until_they_fit() -> None:
+    from ap3d.diffusion.sampling import in_chunks
 
     sizes: list[int] = []
+    batch = torch.arange(11.0)[:, None]
 
-    def chunk(models: Any, x: torch.Tensor, *_: Any) -> torch.Tensor:
-        sizes.append(len(x))
-        if len(x) > 2:
+    def chunk(part: slice) -> torch.Tensor:
+        sizes.append(len(batch[part]))
+        if len(batch[part]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return x
+        return batch[part]
 
-    monkeypatch.setattr(sampling, "_denoise_chunk", chunk)
-    models = SimpleNamespace(encode_prompt=lambda prompts: torch.zeros(len(prompts), 1))
-    noise = torch.arange(11.0)[:, None]
-    out = sampling._denoise(models, noise, [""] * 11, None, [1], 1.0)  # type: ignore[arg-type]
-    assert torch.equal(out, noise) and sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+    assert torch.equal(in_chunks(chunk, 11, 8), batch) and sizes == [8, 4, 2, 2, 2, 2, 2, 1]
